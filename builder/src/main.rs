@@ -1,0 +1,2 @@
+//! The `imgtool` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The guest agent's wire protocol, shared by host and guest.

@@ -1,0 +1,1 @@
+//! Writes ext4 file systems: a tree in, image bytes out.

@@ -1,0 +1,2 @@
+//! The `imgrun` program.
+fn main() {}

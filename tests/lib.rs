@@ -1,0 +1,1 @@
+//! Drives the built binaries from the outside.

@@ -37,23 +37,36 @@ impl Store {
     /// manifest's digests, `Host` for a full disk, `Interrupted` after [`Cancel::cancel`]. Nothing
     /// is left behind then.
     pub fn import(&self, file: &Path, progress: &Progress, cancel: &Cancel) -> Result<Imported> {
+        self.import_expecting(file, None, progress, cancel)
+    }
+
+    /// As [`Store::import`], for a file that must have the digest `expected`.
+    pub(super) fn import_expecting(
+        &self,
+        file: &Path,
+        expected: Option<Digest>,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Imported> {
         let mut packed = File::open(file).map_err(|e| Error::io(file.display(), e))?;
         let metadata = packed.metadata().map_err(|e| Error::io(file.display(), e))?;
         if !metadata.is_file() {
             return Err(Error::input(format!("{}: not a regular file", file.display())));
         }
         let digest = hash(&mut packed, cancel).map_err(|e| e.within(file.display()))?;
+        if let Some(expected) = expected
+            && digest != expected
+        {
+            let file = file.display();
+            return Err(Error::trust(format!("{file}: expected {expected}, found {digest}")));
+        }
         if let Some(bundle) = self.by_digest(digest)? {
             return Ok(Imported { bundle, new: false });
         }
         packed.rewind().map_err(|e| Error::io(file.display(), e))?;
-        let stage = progress.stage(
-            format!("import {}", file.display()),
-            Unit::Bytes,
-            Some(metadata.len()),
-        );
-        let imported =
-            self.unpack(packed, &stage, cancel).map_err(|e| in_file(file, e, cancel))?;
+        let stage =
+            progress.stage(format!("import {}", file.display()), Unit::Bytes, Some(metadata.len()));
+        let imported = self.unpack(packed, &stage, cancel).map_err(|e| in_file(file, e, cancel))?;
         stage.finish(format!("{} {}", imported.bundle.title(), imported.bundle.digest.short()));
         Ok(imported)
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bundle::{Arch, Kind, Reference};
 
 use super::{Store, Stored};
-use crate::{Cancel, Error, Progress, Result};
+use crate::{Cancel, Class, Error, Progress, Result};
 
 /// Bytes of an ELF header up to and with `e_machine`.
 const ELF_HEAD_BYTES: usize = 20;
@@ -58,16 +58,13 @@ impl Store {
             ))
             .hint(format!("import it (imgrun import {file}), or give one: --kernel FILE")));
         };
-        let found = self.import(&candidate, progress, cancel)?.bundle;
-        if found.digest != wanted.digest {
-            return Err(Error::trust(format!(
-                "{}: expected {}, found {}",
-                candidate.display(),
-                wanted.digest,
-                found.digest
-            ))
-            .hint("the image was built for another build of this kernel"));
-        }
+        let found = self
+            .import_expecting(&candidate, Some(wanted.digest), progress, cancel)
+            .map_err(|e| match e.class() {
+                Class::Trust => e.hint("the image was built for another build of this kernel"),
+                _ => e,
+            })?
+            .bundle;
         usable(&found, arch)
     }
 

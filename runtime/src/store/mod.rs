@@ -162,7 +162,13 @@ impl Store {
         fs::rename(&stored.dir, away).map_err(|e| Error::io(stored.dir.display(), e))
     }
 
-    /// Where machines keep their disks.
+    /// The directory it lives in.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Where machines keep their disks: beside the bundles and not under `$XDG_RUNTIME_DIR`, which
+    /// is memory.
     pub fn machines(&self) -> PathBuf {
         self.home.join("machines")
     }

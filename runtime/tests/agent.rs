@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use imgrun::{Exec, FaultCode, Guest, Status};
-use tokio::net::UnixStream;
+use tokio::net::UnixListener;
 
-/// An agent that serves a socket, killed when dropped.
+/// An agent that was told to connect to us, killed when dropped.
 struct Agent {
     child: Child,
-    socket: PathBuf,
+    listener: UnixListener,
     _dir: tempfile::TempDir,
 }
 
@@ -18,19 +18,14 @@ impl Agent {
     fn start() -> Agent {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("agent");
+        let listener = UnixListener::bind(&socket).unwrap();
         let mut command = Command::new(program());
         command.args(["serve", "--socket"]).arg(&socket).stdin(Stdio::null());
-        let child = command.spawn().unwrap();
-        let began = Instant::now();
-        while !socket.exists() {
-            assert!(began.elapsed() < Duration::from_secs(10), "the agent made no socket");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Agent { child, socket, _dir: dir }
+        Agent { child: command.spawn().unwrap(), listener, _dir: dir }
     }
 
     async fn greet(&self) -> Guest {
-        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (stream, _) = within(self.listener.accept()).await.unwrap();
         within(Guest::greet(stream)).await.unwrap()
     }
 }

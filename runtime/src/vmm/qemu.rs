@@ -59,8 +59,9 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
     Launch { program: binary(spec.arch).to_string(), args }
 }
 
-/// The root is the first block device the kernel finds, `/dev/vda`: it registers them in the order
-/// of the buses. The agent knows the upper disk by its serial number.
+/// The root must be the first block device that the kernel finds, `/dev/vda`. QEMU tells the kernel
+/// of the buses from the last to the first, so the root's is the higher one; the boot tests see to
+/// it. The agent knows the upper disk by its serial number.
 fn disks(spec: &Spec, upper: Option<&Path>, add: &mut impl FnMut(&str, String)) {
     let file = |path: &Path| path.display().to_string().replace(',', ",,");
     let root = file(&spec.root);
@@ -69,12 +70,12 @@ fn disks(spec: &Spec, upper: Option<&Path>, add: &mut impl FnMut(&str, String)) 
         format!("raw,node-name=root,read-only=on,file.driver=file,file.filename={root}"),
     );
     let bus = "bus=virtio-mmio-bus";
-    add("device", format!("virtio-blk-device,{bus}.0,drive=root,serial=root"));
+    add("device", format!("virtio-blk-device,{bus}.1,drive=root,serial=root"));
     if let Some(upper) = upper {
         // Thrown away with the machine: nobody waits for it to reach the disk.
         let options = "raw,node-name=upper,discard=unmap,cache.no-flush=on,file.driver=file";
         add("blockdev", format!("{options},file.filename={}", file(upper)));
-        add("device", format!("virtio-blk-device,{bus}.1,drive=upper,serial=upper"));
+        add("device", format!("virtio-blk-device,{bus}.0,drive=upper,serial=upper"));
     }
 }
 

@@ -1,0 +1,3 @@
+//! OCI images.
+mod reference;
+pub use reference::{Pick, Reference, RegistryReference};

@@ -162,3 +162,16 @@ fn a_report_fits_on_a_screen() {
     let long = format!("name = \"{}\"\u{7f} x", "ä".repeat(1000));
     assert!(errors(&long).len() < 4096);
 }
+
+#[test]
+fn the_recipes_of_the_repository_are_right() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let recipes: Vec<_> =
+        files.filter(|file| file.extension().is_some_and(|e| e == "toml")).collect();
+    assert!(recipes.len() >= 2);
+    for file in recipes {
+        let recipe = Recipe::read(&file).unwrap();
+        assert_eq!(Some(recipe.name.as_str()), file.file_stem().and_then(|stem| stem.to_str()));
+    }
+}

@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use bundle::{Digest, Hasher};
+use imgrun::interrupt;
 
 use crate::{Error, Result};
 
@@ -63,6 +64,22 @@ impl Layer {
             match reader.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(into_error(&self.origin, e)),
+            }
+        }
+    }
+
+    /// The digest of the stored bytes, whatever [`Layer::digest`] says.
+    pub(crate) fn hash(&self) -> Result<Digest> {
+        let mut reader = self.open()?;
+        let mut hasher = reader.hasher.take().unwrap_or_default();
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            interrupt::check()?;
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.finish()),
+                Ok(n) => hasher.update(&buffer[..n]),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(into_error(&self.origin, e)),
             }

@@ -1,0 +1,3 @@
+//! The verbs of `imgtool`.
+
+pub(crate) mod kernel;

@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod inject;
+pub mod kernel;
 pub mod oci;
 pub mod pack;
 pub mod plan;

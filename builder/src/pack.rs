@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 
 use crate::plan::Plan;
 use crate::rootfs::{Flatten, image_error};
-use crate::source::Pipe;
+use crate::source::{Pipe, into_error};
 use crate::{Error, Result, inject};
 
 /// zstd's level: 3 is where more time stops to buy much (field figures in ARCHITECTURE.md).
@@ -98,8 +98,8 @@ impl Image {
     /// # Errors
     /// Where the bundle can not be written; an older one of that name is then still whole.
     pub fn pack(mut self, plan: &Plan, directory: &Path, progress: &Progress) -> Result<Packed> {
-        let about = |e| Error::io(self.file.path().display(), e);
-        let digest = digest_of(self.file.as_file_mut()).map_err(about)?;
+        let digest = digest_of(self.file.as_file_mut())
+            .map_err(|e| into_error("read the image back", e))?;
         let manifest = manifest(
             plan,
             FileEntry { name: Kind::Image.files()[0].to_string(), digest, size: self.bytes },
@@ -213,10 +213,7 @@ fn publish(mut draft: NamedTempFile, path: &Path) -> Result<()> {
 
 fn pack_error(path: &Path, error: bundle::Error) -> Error {
     match error {
-        bundle::Error::Io(e) => match e.downcast::<Error>() {
-            Ok(ours) => ours,
-            Err(e) => Error::io(path.display(), e),
-        },
+        bundle::Error::Io(e) => into_error(&path.display().to_string(), e),
         other => Error::bug(format!("{}: {other}", path.display())),
     }
 }

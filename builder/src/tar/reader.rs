@@ -1,6 +1,6 @@
 //! The sequence of entries in an archive.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 use ext4::{Time, Xattr};
 use imgrun::{Error, Result};

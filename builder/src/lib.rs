@@ -1,4 +1,15 @@
 //! imgtool: turns OCI images, Debian bootstraps and tarballs into microVM bundles.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod cache;
+pub mod inject;
+pub mod kernel;
+pub mod oci;
+pub mod pack;
+pub mod plan;
+pub mod recipe;
+pub mod rootfs;
+pub mod source;
+pub mod tar;
+
 pub use imgrun::{Class, Error, Result};

@@ -4,10 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use bundle::Arch;
-use tokio::process::Command;
 
-use crate::vmm::{PACKAGE, binary};
-use crate::{AccelChoice, KvmEvidence, MEMORY_MIB_DEFAULT, Result, Store, choose_accel};
+use crate::vmm::binary;
+use crate::{AccelChoice, KvmEvidence, MEMORY_MIB_DEFAULT, Result, Store, Tool, choose_accel};
 
 /// A program that is asked for its version may take this long.
 const VERSION_MAX: Duration = Duration::from_secs(10);
@@ -49,10 +48,10 @@ pub struct Check {
     pub remedy: Option<String>,
 }
 
-/// Looks at everything that a machine needs. Takes a second at most, changes nothing but that the
+/// Looks at everything that a machine needs. Blocks, for a second at most; changes nothing but that the
 /// store's directories are made.
-pub async fn examine(home: Result<std::path::PathBuf>) -> Vec<Check> {
-    vec![kvm(), qemu().await, store(home), memory()]
+pub fn examine(home: Result<std::path::PathBuf>) -> Vec<Check> {
+    vec![kvm(), qemu(), store(home), memory()]
 }
 
 fn kvm() -> Check {
@@ -76,22 +75,17 @@ fn kvm() -> Check {
     }
 }
 
-async fn qemu() -> Check {
-    let program = binary(Arch::host());
-    let mut command = Command::new(program);
-    let run = command.arg("--version").kill_on_drop(true).output();
-    let bad = |found: String| {
-        let remedy = Some(format!("apt install {PACKAGE}"));
-        Check { name: "qemu", health: Health::Bad, found, remedy }
-    };
-    match tokio::time::timeout(VERSION_MAX, run).await {
-        Err(_) => bad(format!("{program} --version does not answer")),
-        Ok(Err(e)) => bad(format!("{program}: {e}")),
-        Ok(Ok(output)) if !output.status.success() => bad(format!("{program}: {}", output.status)),
-        Ok(Ok(output)) => {
+fn qemu() -> Check {
+    let (name, program) = ("qemu", binary(Arch::host()));
+    match Tool::new(program).arg("--version").timeout(VERSION_MAX).run() {
+        Err(e) => {
+            let remedy = e.hint_text().map(str::to_string);
+            Check { name, health: Health::Bad, found: e.to_string(), remedy }
+        }
+        Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout);
             let found = text.lines().next().unwrap_or_default().to_string();
-            Check { name: "qemu", health: Health::Good, found, remedy: None }
+            Check { name, health: Health::Good, found, remedy: None }
         }
     }
 }

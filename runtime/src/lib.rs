@@ -8,6 +8,7 @@ mod disk;
 mod doctor;
 mod error;
 mod guest;
+pub mod interrupt;
 mod kvm;
 mod lease;
 mod machine;
@@ -15,6 +16,7 @@ mod progress;
 mod spec;
 mod store;
 pub mod terminal;
+pub mod tool;
 mod tsc;
 mod vmm;
 
@@ -32,5 +34,6 @@ pub use spec::{
     MEMORY_MIB_MAX, MEMORY_MIB_MIN, Network, Spec, UPPER_BYTES_DEFAULT,
 };
 pub use store::{Imported, Kernel, Store, Stored};
+pub use tool::Tool;
 pub use tsc::tsc_khz;
 pub use vmm::{Launch, launch};

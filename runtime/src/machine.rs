@@ -57,8 +57,8 @@ impl Machine {
         let began = Instant::now();
         let lease = Lease::create(&store.machines())?;
         let upper = lease.path().join("upper.ext4");
-        let formatted = disk::format_upper(&upper, spec.upper_bytes)?;
-        let launch = vmm::launch(spec, formatted.then_some(upper.as_path()));
+        disk::format_upper(&upper, spec.upper_bytes)?;
+        let launch = vmm::launch(spec, Some(&upper));
         let (agent, agent_end) = stream_pair()?;
         let (console, console_end) = stream_pair()?;
         let mut vmm = Child::spawn(&launch, agent_end, console_end)?;

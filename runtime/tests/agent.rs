@@ -41,7 +41,8 @@ impl Drop for Agent {
 fn program() -> PathBuf {
     let path = std::env::current_exe().unwrap();
     let target = path.parent().and_then(Path::parent).unwrap();
-    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "imgtool-agent"]).status();
+    let built =
+        Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "imgtool-agent"]).status();
     assert!(built.unwrap().success(), "the agent does not build");
     target.join("imgagent")
 }
@@ -65,11 +66,7 @@ async fn run(guest: &Guest, exec: Exec, input: Vec<u8>) -> (Vec<u8>, Vec<u8>, St
         }
     };
     let ((), out, err) = within(async {
-        tokio::join!(
-            feed,
-            running.stdout.read_to_end(1 << 30),
-            running.stderr.read_to_end(1 << 30)
-        )
+        tokio::join!(feed, running.stdout.read_to_end(1 << 30), running.stderr.read_to_end(1 << 30))
     })
     .await;
     let exit = within(running.wait()).await.unwrap();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::Error;
 
 /// Names and versions are at most this long.
-pub const NAME_BYTES_MAX: usize = 64;
+pub(crate) const NAME_BYTES_MAX: usize = 64;
 
 macro_rules! checked_text {
     ($(#[$doc:meta])* $type:ident, $what:literal, $rule:literal, $allowed:expr) => {

@@ -15,8 +15,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self, shell: &mut Shell) -> Result<()> {
-        let examined = async { Ok(examine(Store::default_home()).await) };
-        let checks = shell.unless_interrupted(examined).await?;
+        let checks = shell.blocking(|_, _| Ok(examine(Store::default_home()))).await?;
         if self.json {
             let all: Vec<_> = checks.iter().map(object).collect();
             say(&serde_json::Value::from(all).to_string())?;

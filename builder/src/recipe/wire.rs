@@ -1,0 +1,222 @@
+//! The recipe's wire form: which keys there are and of what type, each value with its place.
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::Span;
+use super::fault::{Faults, closest};
+
+/// A longer key is not compared with the known ones.
+const KEY_BYTES_MAX: usize = 64;
+
+const RECIPE_KEYS: [&str; 10] = [
+    "name",
+    "version",
+    "arch",
+    "init",
+    "kernel",
+    "source_date_epoch",
+    "size",
+    "reserve",
+    "label",
+    "source",
+];
+const SOURCE_KEYS: [&str; 3] = ["bootstrap", "oci", "tarball"];
+const BOOTSTRAP_KEYS: [&str; 4] = ["suite", "variant", "components", "packages"];
+
+/// Every section: its name, as a person would write it, and its keys.
+const SECTIONS: [(&str, &[&str]); 3] = [
+    ("the top of the file", &RECIPE_KEYS),
+    ("[source]", &SOURCE_KEYS),
+    ("[source.bootstrap]", &BOOTSTRAP_KEYS),
+];
+
+/// A value and where it stands.
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) span: Span,
+}
+
+/// What was written; nothing is checked but the types.
+#[derive(Default)]
+pub(super) struct Wire {
+    pub(super) name: Option<At<String>>,
+    pub(super) version: Option<At<String>>,
+    pub(super) arch: Option<At<Vec<At<String>>>>,
+    pub(super) init: Option<At<String>>,
+    pub(super) kernel: Option<At<String>>,
+    pub(super) source_date_epoch: Option<At<i64>>,
+    pub(super) size: Option<At<String>>,
+    pub(super) reserve: Option<At<String>>,
+    pub(super) label: Option<At<String>>,
+    /// Whether there is a table `source` at all, right or wrong.
+    pub(super) has_source: bool,
+    pub(super) source: Option<WireSource>,
+}
+
+pub(super) enum WireSource {
+    Bootstrap(At<WireBootstrap>),
+    Oci(At<String>),
+    Tarball(At<String>),
+}
+
+#[derive(Default)]
+pub(super) struct WireBootstrap {
+    pub(super) suite: Option<At<String>>,
+    pub(super) variant: Option<At<String>>,
+    pub(super) components: Option<At<Vec<At<String>>>>,
+    pub(super) packages: Option<At<Vec<At<String>>>>,
+}
+
+type Key<'t> = Spanned<DeString<'t>>;
+type Value<'t> = Spanned<DeValue<'t>>;
+
+/// Reads `text` as far as it can be read and records what is wrong with it.
+pub(super) fn read(text: &str, faults: &mut Faults) -> Wire {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        faults.add_broken(error.span().unwrap_or(0..0), error.message());
+    }
+    let mut wire = Wire::default();
+    for (key, value) in document.get_ref() {
+        match key.get_ref().as_ref() {
+            "name" => wire.name = string(key, value, faults),
+            "version" => wire.version = string(key, value, faults),
+            "arch" => wire.arch = strings(key, value, faults),
+            "init" => wire.init = string(key, value, faults),
+            "kernel" => wire.kernel = string(key, value, faults),
+            "source_date_epoch" => wire.source_date_epoch = integer(key, value, faults),
+            "size" => wire.size = string(key, value, faults),
+            "reserve" => wire.reserve = string(key, value, faults),
+            "label" => wire.label = string(key, value, faults),
+            "source" => {
+                wire.has_source = true;
+                wire.source = source(key, value, faults);
+            }
+            _ => unknown(key, 0, faults),
+        }
+    }
+    wire
+}
+
+fn source(key: &Key, value: &Value, faults: &mut Faults) -> Option<WireSource> {
+    let DeValue::Table(table) = value.get_ref() else {
+        wrong_type(key, value, "a table, as in [source]", faults);
+        return None;
+    };
+    let mut found = Vec::new();
+    for (key, value) in table {
+        let source = match key.get_ref().as_ref() {
+            "bootstrap" => bootstrap(key, value, faults).map(WireSource::Bootstrap),
+            "oci" => string(key, value, faults).map(WireSource::Oci),
+            "tarball" => string(key, value, faults).map(WireSource::Tarball),
+            _ => {
+                unknown(key, 1, faults);
+                continue;
+            }
+        };
+        found.push((key.span(), source));
+    }
+    found.sort_by_key(|(span, _)| span.start);
+    if found.is_empty() && !faults.is_broken() {
+        let list = SOURCE_KEYS.join(", ");
+        faults.add(key.span(), format!("a source is one of: {list}"));
+    }
+    for (span, _) in found.iter().skip(1) {
+        faults.add(span.clone(), "a second source; a recipe has exactly one");
+    }
+    found.into_iter().next().and_then(|(_, source)| source)
+}
+
+fn bootstrap(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<WireBootstrap>> {
+    let DeValue::Table(table) = value.get_ref() else {
+        wrong_type(key, value, "a table, as in { suite = \"bookworm\" }", faults);
+        return None;
+    };
+    let mut wire = WireBootstrap::default();
+    for (key, value) in table {
+        match key.get_ref().as_ref() {
+            "suite" => wire.suite = string(key, value, faults),
+            "variant" => wire.variant = string(key, value, faults),
+            "components" => wire.components = strings(key, value, faults),
+            "packages" => wire.packages = strings(key, value, faults),
+            _ => unknown(key, 2, faults),
+        }
+    }
+    Some(At { value: wire, span: key.span() })
+}
+
+/// A key that section number `here` does not have: what may have been meant?
+fn unknown(key: &Key, here: usize, faults: &mut Faults) {
+    let word = key.get_ref().as_ref();
+    let (place, keys) = SECTIONS[here];
+    let elsewhere = SECTIONS.iter().find(|(_, keys)| keys.contains(&word));
+    let hint = if word.len() > KEY_BYTES_MAX {
+        String::new()
+    } else if let Some((section, _)) = elsewhere {
+        format!("; it belongs to {section}")
+    } else if let Some(guess) = closest(word, keys) {
+        format!("; did you mean `{guess}`?")
+    } else {
+        let all: Vec<_> = SECTIONS.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
+        let guess = closest(word, &all);
+        let section = SECTIONS.iter().find(|(_, keys)| guess.is_some_and(|g| keys.contains(&g)));
+        match (guess, section) {
+            (Some(guess), Some((section, _))) => {
+                format!("; did you mean `{guess}`, which belongs to {section}?")
+            }
+            _ => format!("; {place} has: {}", keys.join(", ")),
+        }
+    };
+    let word: String = word.chars().take(KEY_BYTES_MAX).collect();
+    faults.add(key.span(), format!("unknown key `{word}`{hint}"));
+}
+
+fn wrong_type(key: &Key, value: &Value, wanted: &str, faults: &mut Faults) {
+    let word = key.get_ref();
+    let found = match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    };
+    faults.add(value.span(), format!("`{word}` is {found}; it has to be {wanted}"));
+}
+
+fn string(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<String>> {
+    match value.get_ref() {
+        DeValue::String(text) => Some(At { value: text.to_string(), span: value.span() }),
+        _ => {
+            wrong_type(key, value, "a string", faults);
+            None
+        }
+    }
+}
+
+fn strings(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<Vec<At<String>>>> {
+    let DeValue::Array(list) = value.get_ref() else {
+        wrong_type(key, value, "a list of strings", faults);
+        return None;
+    };
+    let items = list.iter().filter_map(|item| match item.get_ref() {
+        DeValue::String(text) => Some(At { value: text.to_string(), span: item.span() }),
+        _ => {
+            wrong_type(key, item, "a list of strings", faults);
+            None
+        }
+    });
+    Some(At { value: items.collect(), span: value.span() })
+}
+
+fn integer(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<i64>> {
+    if let DeValue::Integer(number) = value.get_ref()
+        && let Ok(number) = i64::from_str_radix(number.as_str(), number.radix())
+    {
+        return Some(At { value: number, span: value.span() });
+    }
+    wrong_type(key, value, "a whole number", faults);
+    None
+}

@@ -1,0 +1,68 @@
+//! The user asked us to stop: one flag for the process, set by SIGINT and SIGTERM.
+//!
+//! For synchronous code. A program calls [`install`] once, at its start; long work calls
+//! [`check`] between its pieces, and [`Tool`](crate::Tool) waits on [`fd`]. The first signal asks
+//! politely, the second ends the process at once.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
+
+use crate::{Class, Error, Result};
+
+static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
+
+struct Interrupt {
+    asked: Arc<AtomicBool>,
+    /// Readable from the first signal on: nobody ever reads the byte.
+    waker: UnixStream,
+}
+
+/// Takes over SIGINT and SIGTERM. A second call does nothing.
+///
+/// # Errors
+/// [`Class::Host`] where the handlers can not be set.
+pub fn install() -> Result<()> {
+    // Two threads that install at once must not both register handlers.
+    static ONCE: Mutex<()> = Mutex::new(());
+    let _once = ONCE.lock().unwrap_or_else(|p| p.into_inner());
+    if INSTALLED.get().is_none() {
+        let interrupt = register().map_err(|e| Error::host("set signal handlers").because(e))?;
+        // It was empty, and we hold the lock.
+        let _ = INSTALLED.set(interrupt);
+    }
+    Ok(())
+}
+
+fn register() -> std::io::Result<Interrupt> {
+    let asked = Arc::new(AtomicBool::new(false));
+    let (waker, signalled) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag unset and sets it, the second exits.
+        let code = i32::from(Class::Interrupted.exit_code());
+        flag::register_conditional_shutdown(signal, code, Arc::clone(&asked))?;
+        flag::register(signal, Arc::clone(&asked))?;
+        low_level::pipe::register(signal, signalled.try_clone()?)?;
+    }
+    Ok(Interrupt { asked, waker })
+}
+
+/// Whether a signal has come since [`install`].
+pub fn interrupted() -> bool {
+    INSTALLED.get().is_some_and(|i| i.asked.load(Ordering::Relaxed))
+}
+
+/// [`Error::interrupted`] once a signal has come.
+pub fn check() -> Result<()> {
+    if interrupted() { Err(Error::interrupted()) } else { Ok(()) }
+}
+
+/// Becomes readable with the first signal and stays so; for `poll`. `None` before [`install`].
+/// Must not be read.
+pub fn fd() -> Option<BorrowedFd<'static>> {
+    INSTALLED.get().map(|i| i.waker.as_fd())
+}

@@ -1,0 +1,634 @@
+//! External programs: started, watched and ended in one way.
+//!
+//! A [`Tool`] is a command that is still being put together; [`Tool::run`] and [`Tool::stream`]
+//! consume it and return when the program has ended. It runs in a process group of its own with an
+//! empty standard input, and none of the group outlives the call: not after a timeout, an
+//! interrupt ([`crate::interrupt`]), an error of the caller's or the program's own end. Should we
+//! be killed, the kernel sends it SIGTERM (SIGTERM and not SIGKILL, so that make and mmdebstrap
+//! take their own children and temporary directories with them).
+
+// `pre_exec` is unsafe; it is the only way to ask for that signal.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+use crate::{Class, Error, Result, interrupt};
+
+/// Lines of output that a failure shows.
+const TAIL_LINES: usize = 20;
+/// A longer line is cut: into pieces for callbacks.
+const LINE_BYTES_MAX: usize = 4096;
+/// A longer command line is cut in errors.
+const COMMAND_CHARS_MAX: usize = 600;
+/// What [`Tool::run`] keeps of standard output; more is an error.
+const STDOUT_BYTES_MAX: usize = 256 << 20;
+/// Between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Which Debian package holds a program that is not called like its package.
+const PACKAGES: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-system-aarch64", "qemu-system-arm"),
+    ("qemu-img", "qemu-utils"),
+    ("xz", "xz-utils"),
+    ("ld", "binutils"),
+    ("strip", "binutils"),
+    ("objcopy", "binutils"),
+    ("dpkg-deb", "dpkg"),
+    ("apt-get", "apt"),
+    ("mke2fs", "e2fsprogs"),
+    ("e2fsck", "e2fsprogs"),
+    ("debugfs", "e2fsprogs"),
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    ("aarch64-linux-gnu-ld", "binutils-aarch64-linux-gnu"),
+    ("aarch64-linux-gnu-strip", "binutils-aarch64-linux-gnu"),
+];
+
+/// The Debian package that holds `program`.
+pub fn debian_package(program: &str) -> &str {
+    PACKAGES.iter().find(|(p, _)| *p == program).map_or(program, |(_, package)| package)
+}
+
+/// Where `program` is on `PATH`, if it is.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p| is_program(p))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// One error for all of `programs` that are missing, with the packages to install.
+///
+/// # Errors
+/// [`Class::Host`] where any is missing.
+pub fn require(programs: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = programs.iter().copied().filter(|p| find(p).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut packages: Vec<&str> = missing.iter().map(|p| debian_package(p)).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    Err(Error::host(format!("missing programs: {}", missing.join(", ")))
+        .hint(format!("apt-get install {}", packages.join(" "))))
+}
+
+/// What a program left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Standard output; empty where [`Tool::on_stdout_line`] took it.
+    pub stdout: Vec<u8>,
+}
+
+type OnLine<'a> = Box<dyn FnMut(&str) + Send + 'a>;
+
+/// An external program, ready to be started. See the module's text for its life.
+pub struct Tool<'a> {
+    command: Command,
+    timeout: Option<Duration>,
+    class: Class,
+    stdout_line: Option<OnLine<'a>>,
+    stderr_line: Option<OnLine<'a>>,
+}
+
+impl fmt::Debug for Tool<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tool({})", self.command_line())
+    }
+}
+
+impl<'a> Tool<'a> {
+    /// `program`, looked for on `PATH` unless it holds a slash.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null()).process_group(0);
+        Tool { command, timeout: None, class: Class::Host, stdout_line: None, stderr_line: None }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    /// Passes on none of our environment but the variables called `keep`. Set others afterwards.
+    #[must_use]
+    pub fn only_env(mut self, keep: &[&str]) -> Self {
+        self.command.env_clear();
+        for key in keep {
+            if let Some(value) = std::env::var_os(key) {
+                self.command.env(key, value);
+            }
+        }
+        self
+    }
+
+    /// Runs it in directory `dir`.
+    #[must_use]
+    pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Ends it after `timeout` at the latest.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// The class of the error where the program itself fails; [`Class::Host`] otherwise.
+    #[must_use]
+    pub fn fails_as(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// Calls `see` with each line of standard output, which is then not kept. For [`Tool::run`].
+    #[must_use]
+    pub fn on_stdout_line(mut self, see: impl FnMut(&str) + Send + 'a) -> Self {
+        self.stdout_line = Some(Box::new(see));
+        self
+    }
+
+    /// Calls `see` with each line of standard error, from another thread.
+    #[must_use]
+    pub fn on_stderr_line(mut self, see: impl FnMut(&str) + Send + 'a) -> Self {
+        self.stderr_line = Some(Box::new(see));
+        self
+    }
+
+    /// The command line as a person would type it, cut where it is very long.
+    pub fn command_line(&self) -> String {
+        let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
+        let line = words.map(quoted).collect::<Vec<_>>().join(" ");
+        match line.char_indices().nth(COMMAND_CHARS_MAX) {
+            Some((cut, _)) => format!("{} …", &line[..cut]),
+            None => line,
+        }
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// [`Class::Host`] where it is missing (the hint names the package) or out of time; the class
+    /// of [`Tool::fails_as`], with its last lines, where it fails; [`Class::Interrupted`].
+    pub fn run(mut self) -> Result<Output> {
+        let line = self.stdout_line.take();
+        let (tail, what) = (Mutex::new(Tail::default()), self.command_line());
+        let stdout = self.start(&tail, |stdout| match line {
+            Some(mut see) => {
+                each_line(stdout, |text| {
+                    Tail::push(&tail, text);
+                    see(text);
+                })?;
+                Ok(Vec::new())
+            }
+            None => {
+                let mut kept = Vec::new();
+                stdout
+                    .take(STDOUT_BYTES_MAX as u64 + 1)
+                    .read_to_end(&mut kept)
+                    .map_err(|e| Error::io(format!("output of {what}"), e))?;
+                if kept.len() > STDOUT_BYTES_MAX {
+                    let why = format!("{what} wrote more than {STDOUT_BYTES_MAX} bytes");
+                    return Err(Error::host(why));
+                }
+                Tail::last_resort(&tail, &kept);
+                Ok(kept)
+            }
+        })?;
+        Ok(Output { stdout })
+    }
+
+    /// Runs it to its end while `read` reads its standard output; what `read` leaves is skipped.
+    ///
+    /// # Errors
+    /// As [`Tool::run`]. Where `read` fails before the end of the output the program is stopped
+    /// and the error is `read`'s; where it fails at the end, a failure of the program's is the
+    /// cause and goes first.
+    pub fn stream<T>(self, read: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
+        self.start(&Mutex::new(Tail::default()), read)
+    }
+
+    fn start<T>(
+        mut self,
+        tail: &Mutex<Tail>,
+        read: impl FnOnce(&mut dyn Read) -> Result<T>,
+    ) -> Result<T> {
+        interrupt::check()?;
+        let what = self.command_line();
+        let (mut child, pidfd) = self.spawn(&what)?;
+        let group = Pid::from_child(&child);
+        let failed = |e: io::Error| Error::host(what.clone()).because(e);
+        let (over, watching) = UnixStream::pair().map_err(failed)?;
+        let deadline = self.timeout.map(|t| Instant::now() + t);
+        let mut stderr_line = self.stderr_line.take();
+
+        let (result, at_end, stopped, waited) = thread::scope(|scope| {
+            let pipes = (child.stdout.take(), child.stderr.take());
+            let mut stdout = Pipe { inner: pipes.0, over: &over, at_end: false };
+            let stderr = Pipe { inner: pipes.1, over: &over, at_end: false };
+            let watcher = scope.spawn(|| {
+                // `watching` closes when the program has ended, and with it all reading.
+                let _watching = watching;
+                watch(&pidfd, group, deadline)
+            });
+            scope.spawn(move || {
+                each_line(stderr, |text| {
+                    Tail::push(tail, text);
+                    if let Some(see) = &mut stderr_line {
+                        see(text);
+                    }
+                })
+            });
+            // A panic of the caller's must not leave the program running either.
+            let guard = StopOnDrop { pidfd: &pidfd, group, armed: true };
+            let result = read(&mut stdout);
+            guard.finish(result.is_err() && !stdout.at_end);
+            if result.is_ok() {
+                let _ = io::copy(&mut stdout, &mut io::sink());
+            }
+            let stopped = watcher.join().unwrap_or(None);
+            (result, stdout.at_end, stopped, child.wait())
+        });
+        let status = waited.map_err(failed)?;
+        match (stopped, result) {
+            (Some(Stopped::Interrupted), _) => Err(Error::interrupted()),
+            (Some(Stopped::TimedOut), _) => Err(self.timed_out(&what, tail)),
+            (None, Err(error)) if !at_end || status.success() => Err(error),
+            (None, _) if !status.success() => Err(self.failed(&what, status, tail)),
+            (None, result) => result,
+        }
+    }
+
+    fn spawn(&mut self, what: &str) -> Result<(Child, OwnedFd)> {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let parent = rustix::process::getpid();
+        // SAFETY: between fork and exec only two system calls are made; nothing is allocated.
+        unsafe {
+            self.command.pre_exec(move || {
+                rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+                // We may have died before that call: then nobody will send the signal.
+                match rustix::process::getppid() {
+                    Some(p) if p == parent => Ok(()),
+                    _ => Err(io::ErrorKind::BrokenPipe.into()),
+                }
+            });
+        }
+        let mut child = self.command.spawn().map_err(|e| self.not_started(what, e))?;
+        match rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            Ok(pidfd) => Ok((child, pidfd)),
+            Err(e) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(Error::host(format!("watch {what}")).because(io::Error::from(e)))
+            }
+        }
+    }
+
+    fn not_started(&self, what: &str, cause: io::Error) -> Error {
+        let program = self.command.get_program().to_string_lossy().into_owned();
+        if let Some(dir) = self.command.get_current_dir()
+            && !dir.is_dir()
+        {
+            return Error::io(format!("run {program} in {}", dir.display()), cause);
+        }
+        if cause.kind() == io::ErrorKind::NotFound && !program.contains('/') {
+            return Error::host(format!("program {program} is not installed"))
+                .hint(format!("apt-get install {}", debian_package(&program)));
+        }
+        Error::host(format!("start {what}")).because(cause)
+    }
+
+    fn timed_out(&self, what: &str, tail: &Mutex<Tail>) -> Error {
+        let after = self.timeout.unwrap_or_default();
+        Error::host(format!("{what}: stopped after {after:?}{}", Tail::text(tail)))
+    }
+
+    fn failed(&self, what: &str, status: ExitStatus, tail: &Mutex<Tail>) -> Error {
+        Error::new(self.class, format!("{what}: {status}{}", Tail::text(tail)))
+    }
+}
+
+/// A word as a shell would want it.
+fn quoted(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-+=/.,:@%^".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+enum Stopped {
+    Interrupted,
+    TimedOut,
+}
+
+/// Waits for the program's end, the deadline or an interrupt; then ends the whole group. The
+/// leader stays a zombie until the caller has waited for it, so its number is still its own.
+fn watch(pidfd: &OwnedFd, group: Pid, deadline: Option<Instant>) -> Option<Stopped> {
+    let stopped = loop {
+        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
+        let signalled = interrupt::fd();
+        if let Some(fd) = &signalled {
+            fds.push(PollFd::new(fd, PollFlags::IN));
+        }
+        let timespec = left.map(timespec);
+        match poll(&mut fds, timespec.as_ref()) {
+            Ok(_) if !fds[0].revents().is_empty() => break None,
+            Ok(_) if fds.len() > 1 && !fds[1].revents().is_empty() => {
+                break Some(Stopped::Interrupted);
+            }
+            Ok(_) if left.is_some_and(|l| l.is_zero()) => break Some(Stopped::TimedOut),
+            Ok(_) | Err(_) => {}
+        }
+    };
+    if stopped.is_some() {
+        stop(pidfd, group);
+    }
+    let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    // Until it is a zombie: what it had written is then in the pipes.
+    let _ = rustix::process::waitid(
+        WaitId::PidFd(pidfd.as_fd()),
+        WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+    );
+    stopped
+}
+
+/// Asks the group to end, and makes it end after [`GRACE`].
+fn stop(pidfd: &OwnedFd, group: Pid) {
+    let _ = rustix::process::kill_process_group(group, Signal::TERM);
+    let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timespec(GRACE)));
+    let _ = rustix::process::kill_process_group(group, Signal::KILL);
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+struct StopOnDrop<'a> {
+    pidfd: &'a OwnedFd,
+    group: Pid,
+    armed: bool,
+}
+
+impl StopOnDrop<'_> {
+    fn finish(mut self, stop: bool) {
+        self.armed = stop;
+    }
+}
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            stop(self.pidfd, self.group);
+        }
+    }
+}
+
+/// The reading end of a pipe that ends when the writers close it or the program is over, whichever
+/// comes first: a stray child that holds the pipe open can not hold us.
+struct Pipe<'a, R> {
+    inner: Option<R>,
+    over: &'a UnixStream,
+    at_end: bool,
+}
+
+impl<R: Read + AsFd> Read for Pipe<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let Some(inner) = &mut self.inner else { return Ok(0) };
+        let (data, over) = loop {
+            let mut fds =
+                [PollFd::new(&*inner, PollFlags::IN), PollFd::new(self.over, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) => break (!fds[0].revents().is_empty(), !fds[1].revents().is_empty()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        };
+        debug_assert!(data || over);
+        let n = if data { inner.read(buf)? } else { 0 };
+        self.at_end |= n == 0 && !buf.is_empty();
+        Ok(n)
+    }
+}
+
+/// The last lines of output, for an error.
+#[derive(Default)]
+struct Tail(VecDeque<String>);
+
+impl Tail {
+    fn push(tail: &Mutex<Tail>, line: &str) {
+        if line.trim().is_empty() {
+            return;
+        }
+        let lines = &mut tail.lock().unwrap_or_else(|p| p.into_inner()).0;
+        if lines.len() == TAIL_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line.trim_end().to_string());
+    }
+
+    /// Lines of standard output, where standard error said nothing.
+    fn last_resort(tail: &Mutex<Tail>, stdout: &[u8]) {
+        const TAIL_BYTES: usize = 4096;
+        if tail.lock().unwrap_or_else(|p| p.into_inner()).0.is_empty() {
+            let end = &stdout[stdout.len().saturating_sub(TAIL_BYTES)..];
+            String::from_utf8_lossy(end).lines().for_each(|line| Self::push(tail, line));
+        }
+    }
+
+    fn text(tail: &Mutex<Tail>) -> String {
+        let lines = &tail.lock().unwrap_or_else(|p| p.into_inner()).0;
+        lines.iter().fold(String::new(), |text, line| text + "\n  | " + line)
+    }
+}
+
+/// Calls `see` for each line, ended by a newline or (as progress bars do) a carriage return.
+fn each_line(mut from: impl Read, mut see: impl FnMut(&str)) -> Result<()> {
+    let mut line = Vec::with_capacity(LINE_BYTES_MAX);
+    let mut buf = [0; 8192];
+    loop {
+        let n = match from.read(&mut buf) {
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(Error::host("read a program's output").because(e)),
+        };
+        for &byte in &buf[..n] {
+            let end = matches!(byte, b'\n' | b'\r');
+            if !end {
+                line.push(byte);
+            }
+            if (end && !line.is_empty()) || line.len() == LINE_BYTES_MAX {
+                see(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        }
+        if n == 0 {
+            if !line.is_empty() {
+                see(&String::from_utf8_lossy(&line));
+            }
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Tool<'_> {
+        Tool::new("sh").arg("-c").arg(script)
+    }
+
+    #[test]
+    fn output_is_exact_and_lines_are_seen() {
+        let mut seen = Vec::new();
+        let output = sh(r"printf 'a\000b'; echo one >&2; printf 'two\rthree' >&2")
+            .on_stderr_line(|l| seen.push(l.to_string()))
+            .run()
+            .unwrap();
+        assert_eq!(output.stdout, b"a\0b");
+        assert_eq!(seen, ["one", "two", "three"]);
+    }
+
+    #[test]
+    fn a_failure_names_command_status_and_last_lines() {
+        let error = sh("seq 1 50 >&2; exit 7").run().unwrap_err();
+        assert_eq!(error.class(), Class::Host);
+        let text = error.to_string();
+        assert!(
+            text.starts_with("sh -c 'seq 1 50 >&2; exit 7': exit status: 7\n  | 31\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("\n  | 50"), "{text}");
+        let text = sh("echo why; exit 1").run().unwrap_err().to_string();
+        assert!(text.ends_with("\n  | why"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_program_names_its_package() {
+        let error = Tool::new("qemu-system-nothing").run().unwrap_err();
+        assert_eq!(error.class(), Class::Host);
+        assert_eq!(error.to_string(), "program qemu-system-nothing is not installed");
+        assert_eq!(debian_package("qemu-system-x86_64"), "qemu-system-x86");
+        let error = require(&["sh", "xz-not-here", "a-not-here"]).unwrap_err();
+        assert_eq!(error.hint_text(), Some("apt-get install a-not-here xz-not-here"));
+    }
+
+    #[test]
+    fn a_missing_directory_is_not_a_missing_program() {
+        let error = Tool::new("true").dir("/nowhere/at/all").run().unwrap_err();
+        assert_eq!(error.class(), Class::Input);
+        assert!(error.to_string().contains("/nowhere/at/all"));
+    }
+
+    /// The process `pid` ends within a moment (a zombie that init has not yet seen counts):
+    /// SIGKILL has been sent, but nobody but init can wait for it.
+    fn is_gone(pid: &str) -> bool {
+        let stat = format!("/proc/{}/stat", pid.trim());
+        (0..500).any(|_| match std::fs::read_to_string(&stat) {
+            Ok(stat) if !stat.rsplit(") ").next().is_some_and(|s| s.starts_with('Z')) => {
+                thread::sleep(Duration::from_millis(10));
+                false
+            }
+            _ => true,
+        })
+    }
+
+    #[test]
+    fn a_timeout_takes_the_whole_group() {
+        let began = Instant::now();
+        let mut pid = String::new();
+        let error = sh("sleep 600 & echo $!; trap '' TERM; wait; sleep 600")
+            .timeout(Duration::from_millis(200))
+            .on_stdout_line(|l| pid = l.to_string())
+            .run()
+            .unwrap_err();
+        assert!(error.to_string().contains("stopped after 200ms"), "{error}");
+        assert!(began.elapsed() < GRACE + Duration::from_secs(20));
+        assert!(is_gone(&pid), "{pid}");
+    }
+
+    #[test]
+    fn a_child_left_behind_neither_lives_nor_holds_us() {
+        let began = Instant::now();
+        let pids = sh("sleep 600 & echo $!; setsid sleep 5 & echo done").run().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(4));
+        let text = String::from_utf8(pids.stdout).unwrap();
+        assert!(text.ends_with("done\n"));
+        assert!(is_gone(text.lines().next().unwrap()));
+    }
+
+    #[test]
+    fn a_stream_is_read_while_the_program_runs() {
+        let first = sh("echo one; read x </dev/null; head -c 1000000 /dev/zero")
+            .stream(|stdout| {
+                let mut four = [0; 4];
+                stdout.read_exact(&mut four).map_err(|e| Error::io("x", e))?;
+                Ok(four)
+            })
+            .unwrap();
+        assert_eq!(&first, b"one\n");
+    }
+
+    #[test]
+    fn the_cause_of_a_failed_stream_goes_first() {
+        // The reader gives up in the middle: its error, and the endless program is stopped.
+        let error = sh("yes").stream::<()>(|_| Err(Error::input("bad entry"))).unwrap_err();
+        assert_eq!(error.to_string(), "bad entry");
+        // The program dies and the reader sees a short stream: the program's error.
+        let short = |out: &mut dyn Read| -> Result<()> {
+            io::copy(out, &mut io::sink()).map_err(|e| Error::io("x", e))?;
+            Err(Error::input("truncated"))
+        };
+        let error = sh("echo boom >&2; exit 3").stream(short).unwrap_err();
+        assert!(error.to_string().contains("boom"), "{error}");
+        let error = sh("true").stream(short).unwrap_err();
+        assert_eq!(error.to_string(), "truncated");
+    }
+
+    #[test]
+    fn words_are_quoted() {
+        let tool = Tool::new("a").args(["b c", "it's", "", "x=1"]);
+        assert_eq!(tool.command_line(), r"a 'b c' 'it'\''s' '' x=1");
+    }
+}

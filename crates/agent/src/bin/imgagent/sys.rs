@@ -24,6 +24,7 @@ pub(crate) const EVERYBODY: i32 = -1;
 struct SigSet([u64; 16]);
 
 const SIG_BLOCK: c_int = 0;
+const SIG_SETMASK: c_int = 2;
 const SFD_CLOEXEC: c_int = 0o2000000;
 const SFD_NONBLOCK: c_int = 0o4000;
 
@@ -60,7 +61,7 @@ pub(crate) fn kill_group(pid: i32, signal: i32) {
     }
 }
 
-/// A descriptor that is readable when a child has ended. std gives children an empty mask again.
+/// A descriptor that is readable when a child has ended; SIGCHLD is blocked from then on.
 pub(crate) fn child_events() -> io::Result<OwnedFd> {
     let mut set = SigSet([0; 16]);
     // SAFETY: `set` is as large as the C library's type and lives for all four calls, none of
@@ -80,15 +81,24 @@ pub(crate) fn child_events() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Runs `prepare` in the child, between fork and exec.
+/// Runs `prepare` in the child, between fork and exec, with no signal blocked.
 pub(crate) fn before_exec(
     command: &mut Command,
-    prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    mut prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) {
+    let unblock_signals = || {
+        let mut set = SigSet([0; 16]);
+        // SAFETY: as in `child_events`.
+        let result = unsafe {
+            sigemptyset(&mut set);
+            sigprocmask(SIG_SETMASK, &set, std::ptr::null_mut())
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
     // SAFETY: this program has one thread, so the child inherits no lock that is held, and
     // whatever is allowed before the fork is allowed after it.
     unsafe {
-        command.pre_exec(prepare);
+        command.pre_exec(move || unblock_signals().and_then(|()| prepare()));
     }
 }
 

@@ -2,8 +2,14 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod cache;
+pub mod inject;
+pub mod kernel;
 pub mod oci;
+pub mod pack;
+pub mod plan;
 pub mod recipe;
+pub mod rootfs;
 pub mod source;
+pub mod tar;
 
 pub use imgrun::{Class, Error, Result};

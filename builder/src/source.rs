@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod layer;
+mod pipe;
 mod tarball;
 
 use bundle::{Arch, Digest};
@@ -13,6 +14,7 @@ use crate::recipe::{Recipe, Source};
 use crate::{Error, Result};
 
 pub use layer::{Compression, Decompressed, LAYER_BYTES_MAX, Layer, Verified, into_error};
+pub use pipe::Pipe;
 
 /// A source whose bytes are here.
 #[derive(Clone, Debug)]

@@ -167,3 +167,16 @@ fn json() -> Progress {
         say(&value.to_string());
     })
 }
+
+/// Says on standard error that `program` failed, and the hint if there is one.
+pub fn failure(program: &str, style: Style, error: &crate::Error) {
+    if style == Style::Json {
+        let value = serde_json::json!({"event": "error", "class": error.class().name(),
+                                       "error": error.to_string(), "hint": error.hint_text()});
+        return say(&value.to_string());
+    }
+    say(&format!("{program}: {error}"));
+    if let Some(hint) = error.hint_text() {
+        say(&format!("hint: {hint}"));
+    }
+}

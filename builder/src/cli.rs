@@ -1,0 +1,73 @@
+//! The verbs of `imgtool`, and what they have in common.
+
+mod build;
+mod kernel;
+
+use clap::{Parser, Subcommand};
+use imgrun::terminal::Style;
+use imgrun::{Progress, Result};
+
+/// Builds microVM images that people trust: container images, Debian bootstraps and tarballs become
+/// ext4 root file systems with a guest agent, paired with a minimal kernel, packed into bundles.
+///
+/// No root, no daemon, no loop device. `imgrun` runs what this builds.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    output: Output,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  imgtool build --recipe recipes/debian.toml     build an image and its kernel into out/
+  imgtool kernel build generic-6.1               build only the kernel
+  imgrun run out/debian-12-x86_64.tar.zst -- uname -a
+
+Exit codes: 0 done, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 network,
+6 this machine lacks something, 70 a bug of imgtool, 130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Build(build::Args),
+    Kernel(kernel::Args),
+}
+
+/// How progress and results are shown.
+#[derive(clap::Args, Debug)]
+struct Output {
+    /// Print progress as JSON lines on standard error and the result as JSON on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print errors and results only.
+    #[arg(long, short, global = true, conflicts_with = "json")]
+    quiet: bool,
+}
+
+impl Cli {
+    /// How progress is to be shown.
+    pub(crate) fn style(&self) -> Style {
+        match self.output {
+            Output { json: true, .. } => Style::Json,
+            Output { quiet: true, .. } => Style::Quiet,
+            Output { .. } => Style::Auto,
+        }
+    }
+
+    /// Runs the verb.
+    pub(crate) fn run(self, progress: &Progress) -> Result<()> {
+        let json = self.output.json;
+        match self.verb {
+            Verb::Build(args) => args.run(json, progress),
+            Verb::Kernel(args) => args.run(json, progress),
+        }
+    }
+}
+
+/// Prints a verb's result: the one thing that goes to standard output.
+#[allow(clippy::print_stdout)]
+fn print(line: impl std::fmt::Display) {
+    println!("{line}");
+}

@@ -1,0 +1,258 @@
+//! Guest kernels: pinned sources and readable fragments in, a kernel bundle out.
+//!
+//! ```text
+//! kernel-configs/<name>.toml           name, version, pinned sources, fragments: [`config`]
+//! kernel-configs/fragments/*.config    Kconfig lines by purpose: [`fragment`]
+//!
+//! <cache>/kernel/<key>/                a finished kernel: its bundle, and the bundle's digest
+//! <cache>/kernel/<name>-<arch>.lock    held while one is built
+//! <cache>/kernel/<name>-<arch>.work/   sources and objects, removed at the end
+//! <cache>/kernel/<name>-<arch>.log     what make said last time it failed
+//! <cache>/kernel/<name>-<arch>.count   how many files it compiled, for the progress bar
+//! <cache>/sources/<sha256>.tar.xz      sources that were downloaded
+//! ```
+//!
+//! The key is a digest of everything that the bytes depend on, so a kernel that was built is
+//! found again in milliseconds and is never mistaken for another.
+
+mod build;
+mod config;
+mod entry;
+mod fragment;
+mod source;
+mod toolchain;
+
+use std::fs::{self, File, TryLockError};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bundle::{Arch, Digest, Hasher, Name, Version};
+use imgrun::{Progress, interrupt};
+
+use crate::{Error, Result};
+use build::Build;
+use config::{CONFIG_BYTES_MAX, Config};
+use entry::Entry;
+use fragment::Request;
+use toolchain::Toolchain;
+
+/// Changes with anything in this module that changes a kernel's bytes.
+const PROCEDURE: u32 = 1;
+/// Between two looks whether another process is done.
+const LOCK_WAIT: Duration = Duration::from_millis(100);
+
+/// A kernel bundle in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuiltKernel {
+    /// The bundle, `<name>-<version>-<arch>.tar.zst`. The cache's: to be read only.
+    pub bundle_path: PathBuf,
+    /// The digest of the packed file, by which an image names its kernel.
+    pub digest: Digest,
+    /// Its name.
+    pub name: Name,
+    /// Its version.
+    pub version: Version,
+    /// The machine it is for.
+    pub arch: Arch,
+}
+
+/// The configuration of kernel `name` in `config_dir`.
+///
+/// # Errors
+/// [`Class::Usage`](crate::Class::Usage) where there is none; the hint lists those there are.
+pub fn find_config(config_dir: &Path, name: &str) -> Result<PathBuf> {
+    let name: Name = name.parse().map_err(|e: bundle::Error| Error::usage(e.to_string()))?;
+    let path = config_dir.join(format!("{name}.toml"));
+    if path.is_file() {
+        return Ok(path);
+    }
+    let entries = fs::read_dir(config_dir).map_err(|e| Error::io(config_dir.display(), e))?;
+    let mut known: Vec<String> = entries
+        .flatten()
+        .filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".toml")?.to_string()))
+        .collect();
+    known.sort();
+    Err(Error::usage(format!("there is no kernel {name} in {}", config_dir.display()))
+        .hint(format!("there are: {}", known.join(", "))))
+}
+
+/// Builds the kernel that the file `config` describes, or finds it in the directory `cache`.
+///
+/// # Errors
+/// Each before time is spent where it can be: a mistake in the configuration or a fragment and
+/// missing programs at once, other sources than the pinned ones before they are unpacked, options
+/// that did not come out before anything is compiled. Nothing is left behind but, after a failed
+/// compilation, its log.
+pub fn build(config: &Path, arch: Arch, cache: &Path, progress: &Progress) -> Result<BuiltKernel> {
+    let inputs = Inputs::read(config, arch)?;
+    let toolchain = Toolchain::find(arch)?;
+    let key = inputs.key(&toolchain);
+    let kernels = cache.join("kernel");
+    let sources = cache.join("sources");
+    for dir in [&kernels, &sources] {
+        fs::create_dir_all(dir).map_err(|e| Error::io(dir.display(), e))?;
+    }
+    let entry = Entry::new(&kernels, key, &inputs);
+    let title = format!("kernel {} {} for {arch}", inputs.config.name, inputs.config.version);
+    if let Some(kernel) = entry.find() {
+        return Ok(kernel);
+    }
+    let file = |suffix: &str| kernels.join(format!("{}-{arch}.{suffix}", inputs.config.name));
+    let _lock = lock(&file("lock"), &title, progress)?;
+    if let Some(kernel) = entry.find() {
+        return Ok(kernel);
+    }
+    let source = source::obtain(&inputs.config.source, &sources, progress)?;
+    let work = Work::new(file("work"))?;
+    let (log, count) = (file("log"), file("count"));
+    let built = Build {
+        arch,
+        version: inputs.config.version.as_str(),
+        request: &inputs.request,
+        toolchain: &toolchain,
+        dir: &work.0,
+        log: &log,
+        objects: fs::read_to_string(&count).ok().and_then(|text| text.trim().parse().ok()),
+    }
+    .run(&source, progress)?;
+    let kernel = entry.publish(&inputs, &toolchain, &built, progress)?;
+    // Neither is needed any more, nor missed.
+    let _ = fs::write(&count, format!("{}\n", built.objects));
+    let _ = fs::remove_file(&log);
+    Ok(kernel)
+}
+
+/// The user's cache: `$IMGTOOL_CACHE`, `$XDG_CACHE_HOME/imgtool` or `~/.cache/imgtool`.
+///
+/// # Errors
+/// [`Class::Host`](crate::Class::Host) where no home is known.
+pub fn cache_dir() -> Result<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set("IMGTOOL_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("imgtool")))
+        .or_else(|| set("HOME").map(|dir| dir.join(".cache/imgtool")))
+        .ok_or_else(|| {
+            Error::host("no place for the cache: HOME is not set").hint("set XDG_CACHE_HOME")
+        })
+}
+
+impl BuiltKernel {
+    /// Puts a copy of the bundle into the directory `dir`, under its own name.
+    ///
+    /// # Errors
+    /// Where `dir` can not be made or written to.
+    pub fn copy_to(&self, dir: &Path) -> Result<PathBuf> {
+        let failed = |e| Error::io(dir.display(), e);
+        fs::create_dir_all(dir).map_err(failed)?;
+        let path = dir.join(self.bundle_path.file_name().unwrap_or_default());
+        let mut from =
+            File::open(&self.bundle_path).map_err(|e| Error::io(self.bundle_path.display(), e))?;
+        let mut partial = entry::partial_file(dir)?;
+        std::io::copy(&mut from, &mut partial).map_err(failed)?;
+        partial.as_file().sync_all().map_err(failed)?;
+        partial.persist(&path).map_err(|e| Error::io(path.display(), e.error))?;
+        Ok(path)
+    }
+}
+
+/// All that a person wrote about one kernel.
+struct Inputs {
+    config: Config,
+    config_digest: Digest,
+    arch: Arch,
+    /// Name and digest of each fragment.
+    fragments: Vec<(Name, Digest)>,
+    request: Request,
+}
+
+impl Inputs {
+    fn read(path: &Path, arch: Arch) -> Result<Inputs> {
+        let text = read_text(path)?;
+        let config = Config::parse(path, &text)?;
+        let dir = path.parent().unwrap_or(Path::new("")).join("fragments");
+        let (mut fragments, mut request) = (Vec::new(), Request::default());
+        for name in config.fragments_for(arch)? {
+            let path = dir.join(format!("{name}.config"));
+            let text = read_text(&path)?;
+            request.add(&path.display().to_string(), &text)?;
+            fragments.push((name.clone(), Digest::of(&text)));
+        }
+        Ok(Inputs { config, config_digest: Digest::of(&text), arch, fragments, request })
+    }
+
+    fn key(&self, toolchain: &Toolchain) -> Digest {
+        let mut key = Hasher::new();
+        key.field("imgtool kernel");
+        key.field(PROCEDURE.to_le_bytes());
+        // The manifest names it.
+        key.field(env!("CARGO_PKG_VERSION"));
+        key.field(self.arch.name());
+        key.field(self.config_digest.as_bytes());
+        key.field(self.config.source.digest.as_bytes());
+        for (name, digest) in &self.fragments {
+            key.field(name.as_str());
+            key.field(digest.as_bytes());
+        }
+        key.field(&toolchain.prefix);
+        key.field(&toolchain.compiler);
+        key.field(&toolchain.linker);
+        key.finish()
+    }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let failed = |e| Error::io(path.display(), e);
+    let mut text = String::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > CONFIG_BYTES_MAX {
+        let path = path.display();
+        return Err(Error::input(format!("{path} is longer than {CONFIG_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+/// Waits until nobody else builds this kernel. Held until the result is dropped.
+fn lock(path: &Path, title: &str, progress: &Progress) -> Result<File> {
+    let failed = |e| Error::io(path.display(), e);
+    let file = File::create(path).map_err(failed)?;
+    let mut said = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        if !said {
+            progress.note(format!("another process builds {title}: waiting for it"));
+            said = true;
+        }
+        interrupt::check()?;
+        std::thread::sleep(LOCK_WAIT);
+    }
+}
+
+/// A directory that is empty at first and gone afterwards. One that a killed process left under
+/// the same name goes first: whoever holds the lock is its only user.
+struct Work(PathBuf);
+
+impl Work {
+    fn new(path: PathBuf) -> Result<Work> {
+        let path = std::path::absolute(&path).map_err(|e| Error::io(path.display(), e))?;
+        match fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(path.display(), e));
+            }
+            _ => {}
+        }
+        fs::create_dir(&path).map_err(|e| Error::io(path.display(), e))?;
+        Ok(Work(path))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

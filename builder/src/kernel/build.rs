@@ -1,0 +1,205 @@
+//! Compiles a kernel: sources out of their archive, a configuration that came out as asked for,
+//! `vmlinux`, all in one directory that is removed at the end.
+//!
+//! The result depends on the sources, the configuration and the tools, and on nothing else: time,
+//! user and host are fixed, paths are mapped away, and none of our environment is passed on but
+//! where programs are found and where ccache keeps its files.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bundle::Arch;
+use imgrun::{Progress, Tool, Unit, tool};
+
+use super::fragment::Request;
+use super::toolchain::Toolchain;
+use crate::{Error, Result};
+
+/// Unpacking 1.3 GB.
+const UNPACK_TIME_MAX: Duration = Duration::from_secs(1800);
+/// Compiling about 1,400 files.
+const COMPILE_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
+/// Everything else.
+const STEP_TIME_MAX: Duration = Duration::from_secs(600);
+/// Of our environment these are passed on.
+const ENVIRONMENT: &[&str] = &["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "CCACHE_DIR"];
+
+/// What is to be compiled, and where.
+#[derive(Debug)]
+pub(super) struct Build<'a> {
+    pub(super) arch: Arch,
+    /// As `make kernelversion` must say it.
+    pub(super) version: &'a str,
+    pub(super) request: &'a Request,
+    pub(super) toolchain: &'a Toolchain,
+    /// Empty, and nobody else's.
+    pub(super) dir: &'a Path,
+    /// Where all that make says goes.
+    pub(super) log: &'a Path,
+    /// How many files an earlier build compiled.
+    pub(super) objects: Option<u64>,
+}
+
+/// What a build leaves.
+#[derive(Debug)]
+pub(super) struct Built {
+    /// The stripped kernel, in the build's directory.
+    pub(super) vmlinux: PathBuf,
+    /// Its `.config`.
+    pub(super) config: String,
+    /// How many files were compiled.
+    pub(super) objects: u64,
+}
+
+/// As the kernel's makefiles call it.
+fn kernel_arch(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "x86_64",
+        Arch::Aarch64 => "arm64",
+    }
+}
+
+impl Build<'_> {
+    /// Does it all. `source` is a `.tar.xz` that was verified.
+    ///
+    /// # Errors
+    /// [`Class::Input`](crate::Class::Input) where an option did not come out or the sources are
+    /// of another version, [`Class::Host`](crate::Class::Host) where a program fails.
+    pub(super) fn run(&self, source: &Path, progress: &Progress) -> Result<Built> {
+        self.unpack(source, progress)?;
+        self.check_version()?;
+        let config = self.configure(progress)?;
+        let objects = self.compile(progress)?;
+        let vmlinux = self.dir.join("vmlinux");
+        Tool::new(format!("{}strip", self.toolchain.prefix))
+            .arg("-o")
+            .args([&vmlinux, &self.dir.join("build/vmlinux")])
+            .timeout(STEP_TIME_MAX)
+            .run()?;
+        Ok(Built { vmlinux, config, objects })
+    }
+
+    fn unpack(&self, source: &Path, progress: &Progress) -> Result<()> {
+        for dir in ["source", "build"] {
+            let dir = self.dir.join(dir);
+            fs::create_dir(&dir).map_err(|e| Error::io(dir.display(), e))?;
+        }
+        let name = source.file_name().unwrap_or_default().to_string_lossy();
+        let stage = progress.stage(format!("unpack {name}"), Unit::Items, None);
+        Tool::new("tar")
+            // Several threads where the archive was made in several blocks.
+            .arg("--use-compress-program=xz -T0")
+            .args(["--extract", "--strip-components=1", "--no-same-owner", "--file"])
+            .arg(source)
+            .dir(self.dir.join("source"))
+            .timeout(UNPACK_TIME_MAX)
+            .run()?;
+        stage.finish("done");
+        Ok(())
+    }
+
+    fn check_version(&self) -> Result<()> {
+        let output = self.make("kernelversion")?.arg("--silent").timeout(STEP_TIME_MAX).run()?;
+        let found = String::from_utf8_lossy(&output.stdout).trim().to_string();
+        if found == self.version {
+            return Ok(());
+        }
+        let wanted = self.version;
+        Err(Error::input(format!(
+            "these are the sources of kernel {found}, the configuration says {wanted}"
+        )))
+    }
+
+    /// Everything that a person is asked about is off unless a fragment says otherwise; what
+    /// remains is what the architecture itself or a chosen option selects.
+    fn configure(&self, progress: &Progress) -> Result<String> {
+        let stage = progress.stage("configure", Unit::Items, None);
+        let requested = self.dir.join("requested.config");
+        fs::write(&requested, self.request.merged())
+            .map_err(|e| Error::io(requested.display(), e))?;
+        let mut all_config = std::ffi::OsString::from("KCONFIG_ALLCONFIG=");
+        all_config.push(&requested);
+        self.make("allnoconfig")?.arg(all_config).timeout(STEP_TIME_MAX).run()?;
+        let path = self.dir.join("build/.config");
+        let config = fs::read_to_string(&path).map_err(|e| Error::io(path.display(), e))?;
+        self.request.check(&config)?;
+        stage.finish(format!("{} options as asked for", self.request.len()));
+        Ok(config)
+    }
+
+    fn compile(&self, progress: &Progress) -> Result<u64> {
+        let log = File::create(self.log).map_err(|e| Error::io(self.log.display(), e))?;
+        let (log, objects) = (Mutex::new(log), Mutex::new(0));
+        let stage = progress.stage("compile", Unit::Items, self.objects);
+        let keep = |line: &str| {
+            // A log that can not be written is no reason to fail.
+            let _ = writeln!(log.lock().unwrap_or_else(|p| p.into_inner()), "{line}");
+        };
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let ccache = if tool::find("ccache").is_some() { "ccache " } else { "" };
+        self.make("vmlinux")?
+            .arg(format!("-j{jobs}"))
+            .arg(format!("CC={ccache}{}gcc", self.toolchain.prefix))
+            .timeout(COMPILE_TIME_MAX)
+            .on_stderr_line(keep)
+            .on_stdout_line(|line| {
+                keep(line);
+                if line.starts_with("  CC ") || line.starts_with("  AS ") {
+                    *objects.lock().unwrap_or_else(|p| p.into_inner()) += 1;
+                    stage.add(1);
+                }
+            })
+            .run()
+            .map_err(|e| e.hint(format!("the whole log is {}", self.log.display())))?;
+        let objects = objects.into_inner().unwrap_or_else(|p| p.into_inner());
+        stage.finish(format!("{objects} files"));
+        Ok(objects)
+    }
+
+    /// `make` as every step calls it. The order of what it says last wins over the environment.
+    fn make(&self, target: &str) -> Result<Tool<'static>> {
+        let (source, build) = (self.dir.join("source"), self.dir.join("build"));
+        let maps = [(&source, "."), (&build, ".")]
+            .map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display()));
+        let (epoch, timestamp) = self.times()?;
+        Ok(Tool::new("make")
+            .only_env(ENVIRONMENT)
+            .env("LC_ALL", "C")
+            .env("TZ", "UTC")
+            .env("SOURCE_DATE_EPOCH", epoch)
+            .env("KBUILD_BUILD_TIMESTAMP", timestamp)
+            .env("KBUILD_BUILD_USER", "imgtool")
+            .env("KBUILD_BUILD_HOST", "imgtool")
+            .env("KBUILD_BUILD_VERSION", "1")
+            // Paths of this directory mean nothing to ccache: it is the same kernel elsewhere.
+            .env("CCACHE_BASEDIR", self.dir)
+            .env("CCACHE_NOHASHDIR", "1")
+            .dir(&source)
+            .arg(format!("O={}", build.display()))
+            .arg(format!("ARCH={}", kernel_arch(self.arch)))
+            .arg(format!("CROSS_COMPILE={}", self.toolchain.prefix))
+            .arg(format!("KCFLAGS={}", maps.join(" ")))
+            .arg(format!("KAFLAGS={}", maps.join(" ")))
+            // No "+" for sources that are not in git, nothing from files or the environment.
+            .arg("LOCALVERSION=")
+            // Kconfig asks for these and writes their versions down; the kernel is not built
+            // with them.
+            .args(["PAHOLE=none", "RUSTC=none", "BINDGEN=none"])
+            .arg(target))
+    }
+
+    /// The time that the kernel says it was built at: that of its sources. As seconds and as text.
+    fn times(&self) -> Result<(String, String)> {
+        let path = self.dir.join("source/Makefile");
+        let modified = fs::metadata(&path).map_err(|e| Error::io(path.display(), e))?;
+        let epoch = std::os::unix::fs::MetadataExt::mtime(&modified).to_string();
+        let output = Tool::new("date")
+            .args(["-u", "-d", &format!("@{epoch}"), "+%a %b %e %H:%M:%S UTC %Y"])
+            .env("LC_ALL", "C")
+            .run()?;
+        Ok((epoch, String::from_utf8_lossy(&output.stdout).trim().to_string()))
+    }
+}

@@ -1,0 +1,198 @@
+//! A finished kernel in the cache: a directory that appears whole, by one rename.
+
+use std::fs::{self, File};
+use std::io::{BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use bundle::{Digest, FileEntry, HashingReader, HashingWriter, Kind, Manifest, Source};
+use imgrun::{Progress, Unit};
+use serde::Serialize;
+use tempfile::NamedTempFile;
+
+use super::build::Built;
+use super::toolchain::Toolchain;
+use super::{BuiltKernel, Inputs};
+use crate::{Error, Result};
+
+/// zstd's: 19 is the last one that needs no more memory to unpack.
+const LEVEL: i32 = 19;
+/// The file beside the bundle that holds its digest.
+const DIGEST_NAME: &str = "digest";
+
+/// Where one kernel is or will be.
+pub(super) struct Entry {
+    dir: PathBuf,
+    kernel: BuiltKernel,
+}
+
+/// `build.json`: what the kernel was made of, for people and for a rebuild.
+#[derive(Serialize)]
+struct BuildInfo<'a> {
+    name: &'a str,
+    version: &'a str,
+    arch: &'a str,
+    source: String,
+    source_digest: Digest,
+    config_digest: Digest,
+    fragments: Vec<FragmentInfo<'a>>,
+    compiler: &'a str,
+    linker: &'a str,
+    procedure: u32,
+    /// The key of all of the above.
+    key: Digest,
+}
+
+#[derive(Serialize)]
+struct FragmentInfo<'a> {
+    name: &'a str,
+    digest: Digest,
+}
+
+impl Entry {
+    pub(super) fn new(kernels: &Path, key: Digest, inputs: &Inputs) -> Entry {
+        let dir = kernels.join(key.hex());
+        let config = &inputs.config;
+        let file_name = format!("{}-{}-{}.tar.zst", config.name, config.version, inputs.arch);
+        let kernel = BuiltKernel {
+            bundle_path: dir.join(file_name),
+            digest: key,
+            name: config.name.clone(),
+            version: config.version.clone(),
+            arch: inputs.arch,
+        };
+        Entry { dir, kernel }
+    }
+
+    /// The kernel, if it is there and its bytes are still those that were put there.
+    pub(super) fn find(&self) -> Option<BuiltKernel> {
+        let wanted: Digest =
+            fs::read_to_string(self.dir.join(DIGEST_NAME)).ok()?.trim().parse().ok()?;
+        let mut reader = HashingReader::new(File::open(&self.kernel.bundle_path).ok()?);
+        std::io::copy(&mut reader, &mut std::io::sink()).ok()?;
+        let (digest, _) = reader.finish();
+        (digest == wanted).then(|| BuiltKernel { digest, ..self.kernel.clone() })
+    }
+
+    /// Packs what was built and puts it there. The caller holds the kernel's lock.
+    pub(super) fn publish(
+        &self,
+        inputs: &Inputs,
+        toolchain: &Toolchain,
+        built: &Built,
+        progress: &Progress,
+    ) -> Result<BuiltKernel> {
+        let failed = |e| Error::io(self.dir.display(), e);
+        let parent = self.dir.parent().unwrap_or(Path::new("."));
+        let draft = tempfile::Builder::new()
+            .prefix(".kernel-")
+            .tempdir_in(parent)
+            .map_err(|e| Error::io(parent.display(), e))?;
+        let name = self.kernel.bundle_path.file_name().unwrap_or_default();
+        let file = File::create_new(draft.path().join(name)).map_err(failed)?;
+        let (file, digest) = self.pack(inputs, toolchain, built, file, progress)?;
+        file.sync_all().map_err(failed)?;
+        let mut note = File::create_new(draft.path().join(DIGEST_NAME)).map_err(failed)?;
+        writeln!(note, "{digest}").and_then(|()| note.sync_all()).map_err(failed)?;
+        if self.dir.exists() {
+            // Damaged, or it would have been found.
+            fs::remove_dir_all(&self.dir).map_err(failed)?;
+        }
+        fs::rename(draft.path(), &self.dir).map_err(failed)?;
+        // It has another name now; nothing is left to remove.
+        let _ = draft.keep();
+        File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        Ok(BuiltKernel { digest, ..self.kernel.clone() })
+    }
+
+    fn pack(
+        &self,
+        inputs: &Inputs,
+        toolchain: &Toolchain,
+        built: &Built,
+        out: File,
+        progress: &Progress,
+    ) -> Result<(File, Digest)> {
+        let info = self.build_info(inputs, toolchain)?;
+        let vmlinux = || {
+            let file = File::open(&built.vmlinux);
+            file.map_err(|e| Error::io(built.vmlinux.display(), e))
+        };
+        let mut reader = HashingReader::new(vmlinux()?);
+        std::io::copy(&mut reader, &mut std::io::sink())
+            .map_err(|e| Error::io(built.vmlinux.display(), e))?;
+        let (digest, size) = reader.finish();
+        let entry = |name: &str, bytes: &[u8]| FileEntry {
+            name: name.to_string(),
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+        };
+        let manifest = Manifest {
+            schema: bundle::SCHEMA,
+            kind: Kind::Kernel,
+            name: self.kernel.name.clone(),
+            version: self.kernel.version.clone(),
+            arch: self.kernel.arch,
+            files: vec![
+                FileEntry { name: "vmlinux".to_string(), digest, size },
+                entry("config", built.config.as_bytes()),
+                entry("build.json", &info),
+            ],
+            boot: None,
+            kernel: None,
+            agent: None,
+            sources: vec![Source {
+                name: inputs.config.source.title(),
+                digest: inputs.config.source.digest,
+            }],
+            recipe: inputs.config_digest,
+            tool: concat!("imgtool ", env!("CARGO_PKG_VERSION")).to_string(),
+        };
+        let total = manifest.files.iter().map(|f| f.size).sum();
+        let stage = progress.stage("pack the kernel", Unit::Bytes, Some(total));
+        let files: [Box<dyn Read>; 3] = [
+            Box::new(BufReader::new(vmlinux()?)),
+            Box::new(built.config.as_bytes()),
+            Box::new(info.as_slice()),
+        ];
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let out = HashingWriter::new(out);
+        let out = bundle::pack(&manifest, files, out, LEVEL, threads, |n| stage.add(n))
+            .map_err(|e| Error::host("pack the kernel").because(e))?;
+        let (file, digest, bytes) = out.finish();
+        stage.finish(format!("{bytes} bytes, {digest}"));
+        Ok((file, digest))
+    }
+
+    fn build_info(&self, inputs: &Inputs, toolchain: &Toolchain) -> Result<Vec<u8>> {
+        let fragments = inputs.fragments.iter();
+        let info = BuildInfo {
+            name: self.kernel.name.as_str(),
+            version: self.kernel.version.as_str(),
+            arch: self.kernel.arch.name(),
+            source: inputs.config.source.title(),
+            source_digest: inputs.config.source.digest,
+            config_digest: inputs.config_digest,
+            fragments: fragments
+                .map(|(name, digest)| FragmentInfo { name: name.as_str(), digest: *digest })
+                .collect(),
+            compiler: &toolchain.compiler,
+            linker: &toolchain.linker,
+            procedure: super::PROCEDURE,
+            key: inputs.key(toolchain),
+        };
+        let mut json = serde_json::to_vec_pretty(&info)
+            .map_err(|e| Error::bug("build.json can not be written").because(e))?;
+        json.push(b'\n');
+        Ok(json)
+    }
+}
+
+/// A file in `dir` that is removed unless it gets its final name. Readable as other files are:
+/// a temporary file's own mode is 0600.
+pub(super) fn partial_file(dir: &Path) -> Result<NamedTempFile> {
+    use std::os::unix::fs::PermissionsExt as _;
+    tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(dir)
+        .map_err(|e| Error::io(dir.display(), e))
+}

@@ -1,0 +1,232 @@
+//! Obtains a kernel's sources and checks them against their pin, before anything is done with them.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bundle::{Digest, HashingReader, HashingWriter, Name, Version};
+use imgrun::{Class, Progress, Tool, Unit, interrupt};
+
+use super::config::{Place, Source};
+use crate::{Error, Result};
+
+/// Compressed sources are at most this large.
+const SOURCE_BYTES_MAX: u64 = 1 << 30;
+/// A mirror that takes longer than this for 140 MB is not one.
+const DOWNLOAD_TIME_MAX: Duration = Duration::from_secs(3600);
+
+const COPY_BYTES: usize = 1 << 20;
+
+/// A file with exactly the sources that are pinned: from `cache`, from where Debian's package puts
+/// them, or from a mirror (and then in `cache`).
+///
+/// # Errors
+/// [`Class::Trust`] where the only candidate has another digest; [`Class::Input`] where the file
+/// is missing or no mirror has the package's version; [`Class::Network`].
+pub(super) fn obtain(source: &Source, cache: &Path, progress: &Progress) -> Result<PathBuf> {
+    match &source.place {
+        Place::File(path) => {
+            let found = digest_of(path, progress)?;
+            if found == source.digest {
+                return Ok(path.clone());
+            }
+            Err(mismatch(&path.display().to_string(), source, found))
+        }
+        Place::Debian { package, version } => {
+            let cached = cache.join(format!("{}.tar.xz", source.digest.hex()));
+            if cached.exists() {
+                if digest_of(&cached, progress)? == source.digest {
+                    return Ok(cached);
+                }
+                progress.note(format!("{} is damaged: fetching it again", cached.display()));
+                fs::remove_file(&cached).map_err(|e| Error::io(cached.display(), e))?;
+            }
+            let installed = PathBuf::from(format!("/usr/src/{package}.tar.xz"));
+            if installed.exists() {
+                if digest_of(&installed, progress)? == source.digest {
+                    return Ok(installed);
+                }
+                let title = source.title();
+                progress.note(format!("{} is not {title}: downloading that", installed.display()));
+            }
+            download(source, package, version, &cached, progress)?;
+            Ok(cached)
+        }
+    }
+}
+
+fn mismatch(what: &str, source: &Source, found: Digest) -> Error {
+    let wanted = source.digest;
+    Error::trust(format!("{what} has the digest {found}, the configuration pins {wanted}"))
+}
+
+fn digest_of(path: &Path, progress: &Progress) -> Result<Digest> {
+    let failed = |e| Error::io(path.display(), e);
+    let file = File::open(path).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    let stage = progress.stage(format!("check {}", path.display()), Unit::Bytes, Some(bytes));
+    let mut reader = HashingReader::new(file.take(SOURCE_BYTES_MAX));
+    copy(&mut reader, &mut std::io::sink(), |n| stage.add(n)).map_err(|e| e.within("check"))?;
+    let (digest, _) = reader.finish();
+    stage.finish(digest.short());
+    Ok(digest)
+}
+
+/// Copies with a look for an interrupt between pieces.
+fn copy(from: &mut dyn Read, to: &mut dyn Write, mut more: impl FnMut(u64)) -> Result<()> {
+    let mut buf = vec![0; COPY_BYTES];
+    loop {
+        interrupt::check()?;
+        let n = from.read(&mut buf).map_err(|e| Error::io("read sources", e))?;
+        if n == 0 {
+            return Ok(());
+        }
+        to.write_all(&buf[..n]).map_err(|e| Error::io("write sources", e))?;
+        more(n as u64);
+    }
+}
+
+fn download(
+    source: &Source,
+    package: &Name,
+    version: &Version,
+    cached: &Path,
+    progress: &Progress,
+) -> Result<()> {
+    let cache = cached.parent().unwrap_or(Path::new("."));
+    let dir = tempfile::Builder::new()
+        .prefix(".download-")
+        .tempdir_in(cache)
+        .map_err(|e| Error::io(cache.display(), e))?;
+    let stage = progress.stage(format!("download {}", source.title()), Unit::Bytes, None);
+    Tool::new("apt-get")
+        .args(["--quiet", "download", &format!("{package}={version}")])
+        .env("LC_ALL", "C")
+        .dir(dir.path())
+        .timeout(DOWNLOAD_TIME_MAX)
+        .fails_as(Class::Network)
+        .run()
+        .map_err(|e| not_downloaded(e, package, version))?;
+    let entries = fs::read_dir(dir.path()).map_err(|e| Error::io(dir.path().display(), e))?;
+    let deb = entries
+        .flatten()
+        .map(|e| e.path())
+        .find(|p| p.extension().is_some_and(|e| e == "deb"))
+        .ok_or_else(|| Error::host("apt-get download succeeded, but left no package"))?;
+    extract(&deb, package, source, cached)?;
+    stage.finish("done");
+    Ok(())
+}
+
+fn not_downloaded(error: Error, package: &Name, version: &Version) -> Error {
+    let text = error.to_string();
+    let gone = text.contains("was not found") || text.contains("Unable to locate package");
+    if error.class() == Class::Network && gone {
+        return Error::input(format!("no mirror of this machine has {package} {version}")).hint(
+            format!(
+                "apt-get update; if that does not help, `apt-cache madison {package}` lists the \
+                 versions that can be pinned instead"
+            ),
+        );
+    }
+    error
+}
+
+/// Takes the one file that we want out of a package; it gets its name when its digest is right.
+fn extract(deb: &Path, package: &Name, source: &Source, cached: &Path) -> Result<()> {
+    let wanted = format!("usr/src/{package}.tar.xz");
+    let cache = cached.parent().unwrap_or(Path::new("."));
+    let partial =
+        tempfile::NamedTempFile::new_in(cache).map_err(|e| Error::io(cache.display(), e))?;
+    let mut out = HashingWriter::new(partial);
+    let found = Tool::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).stream(|stdout| {
+        let broken = |e| Error::io(deb.display(), e);
+        for entry in tar::Archive::new(stdout).entries().map_err(broken)? {
+            let entry = entry.map_err(broken)?;
+            let path = entry.path().map_err(broken)?;
+            if path.strip_prefix(".").unwrap_or(&path) == Path::new(&wanted) {
+                copy(&mut entry.take(SOURCE_BYTES_MAX), &mut out, |_| ())?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })?;
+    if !found {
+        return Err(Error::input(format!("{package} holds no {wanted}")));
+    }
+    let (partial, digest, _) = out.finish();
+    if digest != source.digest {
+        return Err(mismatch(&format!("{wanted} of {}", source.title()), source, digest));
+    }
+    partial.as_file().sync_all().map_err(|e| Error::io(cached.display(), e))?;
+    partial.persist(cached).map_err(|e| Error::io(cached.display(), e.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pinned(path: PathBuf, content: &[u8]) -> Source {
+        Source { place: Place::File(path), digest: Digest::of(content) }
+    }
+
+    #[test]
+    fn a_flipped_byte_is_refused_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k.tar.xz");
+        fs::write(&path, b"sources").unwrap();
+        let source = pinned(path.clone(), b"sources");
+        let progress = Progress::silent();
+        assert_eq!(obtain(&source, cache.path(), &progress).unwrap(), path);
+        fs::write(&path, b"sourceS").unwrap();
+        let error = obtain(&source, cache.path(), &progress).unwrap_err();
+        assert_eq!(error.class(), Class::Trust);
+        assert!(error.to_string().contains("k.tar.xz has the digest sha256:"), "{error}");
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
+        fs::remove_file(&path).unwrap();
+        let error = obtain(&source, cache.path(), &progress).unwrap_err();
+        assert_eq!(error.class(), Class::Input);
+    }
+
+    /// A package as dpkg-deb makes it, with other content than the pin's.
+    #[test]
+    fn a_package_with_other_sources_is_refused_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("usr/src")).unwrap();
+        fs::create_dir_all(root.join("DEBIAN")).unwrap();
+        fs::write(root.join("usr/src/k-src.tar.xz"), b"sourceS").unwrap();
+        let control = "Package: k-src\nVersion: 1\nArchitecture: all\nMaintainer: a\n\
+                       Description: b\n";
+        fs::write(root.join("DEBIAN/control"), control).unwrap();
+        let deb = dir.path().join("k.deb");
+        Tool::new("dpkg-deb").arg("--build").arg(&root).arg(&deb).run().unwrap();
+        let package: Name = "k-src".parse().unwrap();
+        let cached = cache.path().join("cached");
+
+        let error = extract(&deb, &package, &pinned("x".into(), b"sources"), &cached).unwrap_err();
+        assert_eq!(error.class(), Class::Trust);
+        let other: Name = "other".parse().unwrap();
+        let error = extract(&deb, &other, &pinned("x".into(), b"sourceS"), &cached).unwrap_err();
+        assert_eq!(error.to_string(), "other holds no usr/src/other.tar.xz");
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
+        extract(&deb, &package, &pinned("x".into(), b"sourceS"), &cached).unwrap();
+        assert_eq!(fs::read(&cached).unwrap(), b"sourceS");
+    }
+
+    #[test]
+    fn a_version_that_no_mirror_has_is_said_so() {
+        let (name, version) = ("bc".parse().unwrap(), "0.0-nowhere".parse().unwrap());
+        let apt = "apt-get download bc=0.0: exit status: 100\n  | E: Version '0.0' for 'bc' was \
+                   not found";
+        let error = not_downloaded(Error::network(apt), &name, &version);
+        assert_eq!(error.class(), Class::Input);
+        assert!(error.hint_text().is_some_and(|h| h.contains("apt-cache madison bc")));
+        let other = not_downloaded(Error::network("timeout"), &name, &version);
+        assert_eq!(other.class(), Class::Network);
+    }
+}

@@ -1,0 +1,86 @@
+//! A recipe with every input a digest: what decides the image's bytes, and nothing else.
+
+use bundle::{Arch, Digest, Hasher, Init, Name, Reference, Source, Version};
+
+use crate::inject::Agent;
+use crate::recipe::Recipe;
+use crate::source::{Layer, Resolved};
+
+/// Part of every plan's digest; raised when the same inputs begin to give other bytes.
+const FORMAT: u32 = 1;
+
+/// What to build, all of it pinned.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The bundle's name.
+    pub name: Name,
+    /// The bundle's version.
+    pub version: Version,
+    /// The machine to build for.
+    pub arch: Arch,
+    /// What runs as process 1.
+    pub init: Init,
+    /// No time in the image is later.
+    pub epoch: Option<u64>,
+    /// The image's size, where it is not computed.
+    pub size_bytes: Option<u64>,
+    /// Free space to leave.
+    pub reserve_bytes: u64,
+    /// The file system's label.
+    pub label: String,
+    /// The layers, the bottom one first.
+    pub layers: Vec<Layer>,
+    /// The source, for the manifest.
+    pub source: Source,
+    /// The digest of the recipe's text.
+    pub recipe: Digest,
+    /// The kernel that the image is built to run on.
+    pub kernel: Reference,
+    /// The agent to put in.
+    pub agent: Agent,
+}
+
+impl Plan {
+    /// The plan for `recipe` on `arch` with what its inputs turned out to be.
+    pub fn new(
+        recipe: &Recipe,
+        arch: Arch,
+        source: Resolved,
+        kernel: Reference,
+        agent: Agent,
+    ) -> Plan {
+        Plan {
+            name: recipe.name.clone(),
+            version: recipe.version.clone(),
+            arch,
+            init: recipe.init,
+            epoch: recipe.source_date_epoch,
+            size_bytes: recipe.size,
+            reserve_bytes: recipe.reserve.unwrap_or(0),
+            label: recipe.label.clone().unwrap_or_else(|| recipe.name.to_string()),
+            layers: source.layers,
+            source: Source { name: source.name, digest: source.digest },
+            recipe: recipe.digest,
+            kernel,
+            agent,
+        }
+    }
+
+    /// The digest of all that decides the root file system's bytes. The kernel is not part of it:
+    /// it lies beside the image, not in it.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = Hasher::new();
+        hasher.update(&FORMAT.to_le_bytes());
+        hasher.field(self.arch.name());
+        hasher.field(self.init.name());
+        hasher.field(self.epoch.map_or(String::new(), |epoch| epoch.to_string()));
+        hasher.field(self.size_bytes.map_or(String::new(), |size| size.to_string()));
+        hasher.update(&self.reserve_bytes.to_le_bytes());
+        hasher.field(&self.label);
+        hasher.field(self.agent.digest().as_bytes());
+        for layer in &self.layers {
+            hasher.field(layer.digest.as_bytes());
+        }
+        hasher.finish()
+    }
+}

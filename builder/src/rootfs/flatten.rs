@@ -1,0 +1,355 @@
+//! Laying layers under each other, the topmost first.
+
+use std::collections::HashMap;
+use std::io::{BufRead, Seek, Write};
+
+use ext4::{Kind, Meta, Node};
+
+use super::Rootfs;
+use super::graft::graft;
+use super::links::{Links, Target};
+use super::merge::{Body, Directory, Inode, InodeId, Level, Merge, Place, ROOT, SlotId};
+use super::path::{Marker, Path, marker, refuse};
+use crate::tar::{Entry, Kind as TarKind, Reader};
+use crate::{Error, Result};
+
+/// An image has at most this many entries, hidden ones counted.
+const ENTRIES_MAX: u64 = 4_000_000;
+/// A symlink's target is at most this long: more does not fit a block.
+const SYMLINK_BYTES_MAX: usize = 4095;
+
+/// Flattens layers into the image behind a [`ext4::Writer`].
+#[derive(Debug)]
+pub struct Flatten<'w, W> {
+    writer: &'w mut ext4::Writer<W>,
+    merge: Merge,
+    links: Links,
+    /// Directories that a symlink of a lower layer has replaced, with the symlink's path.
+    grafts: Vec<(Path, SlotId)>,
+    level: Level,
+    entries: u64,
+    /// No time in the image is later than this.
+    epoch: Option<i64>,
+}
+
+impl<'w, W: Write + Seek> Flatten<'w, W> {
+    /// Begins with an empty tree. Times after `epoch` seconds since 1970 become `epoch`.
+    pub fn new(writer: &'w mut ext4::Writer<W>, epoch: Option<i64>) -> Self {
+        Flatten {
+            writer,
+            merge: Merge::new(),
+            links: Links::default(),
+            grafts: Vec::new(),
+            level: Level::MAX - 1,
+            entries: 0,
+            epoch,
+        }
+    }
+
+    /// Lays a layer under those before. `open` gives its tar stream; it is called a second time
+    /// where a hard link turned out to need a file that had passed.
+    ///
+    /// # Errors
+    /// On an entry that is refused, by name; where the image can not be written.
+    pub fn layer<R: BufRead>(&mut self, mut open: impl FnMut() -> Result<R>) -> Result<()> {
+        self.level -= 1;
+        self.links.begin_layer();
+        let mut reader = Reader::new(open()?);
+        while let Some(entry) = reader.next_entry()? {
+            self.entries += 1;
+            if self.entries > ENTRIES_MAX {
+                return Err(Error::input(format!("it has more than {ENTRIES_MAX} entries")));
+            }
+            self.entry(&mut reader, entry)?;
+        }
+        let wanted = self.links.take_wanted();
+        if wanted.is_empty() { Ok(()) } else { self.second_pass(open()?, &wanted) }
+    }
+
+    /// How many entries there were so far, hidden ones counted.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// The tree.
+    ///
+    /// # Errors
+    /// Where a hard link's target never came, or entries below a symlink have no place.
+    pub fn finish(mut self) -> Result<Rootfs> {
+        if let Some(link) = self.links.unresolved() {
+            return Err(Error::input(format!("{link}: its target is not in the image")));
+        }
+        // The highest layers' first: each graft keeps the higher of two entries.
+        for (link, moved) in std::mem::take(&mut self.grafts) {
+            graft(&mut self.merge, &link, moved)?;
+        }
+        let seconds = self.epoch.unwrap_or(0);
+        let mtime = ext4::Time { seconds, nanoseconds: 0 };
+        Ok(self.merge.into_tree(&Meta { mtime, ..Meta::with_mode(0o755) }))
+    }
+
+    fn entry<R: BufRead>(&mut self, reader: &mut Reader<R>, entry: Entry) -> Result<()> {
+        let path = Path::parse(&entry.path).map_err(|why| refuse(&entry, why))?;
+        let Some((_, name)) = path.split() else {
+            return match entry.kind {
+                TarKind::Directory => self.directory(&path, &entry),
+                _ => Err(refuse(&entry, "the root can only be a directory")),
+            };
+        };
+        if let Some(marker) = marker(name) {
+            let marker = marker.map_err(|why| refuse(&entry, why))?;
+            return self.mark(&path, &entry, &marker);
+        }
+        match &entry.kind {
+            TarKind::Directory => self.directory(&path, &entry),
+            TarKind::HardLink(target) => {
+                let target = Path::parse(target).map_err(|why| {
+                    refuse(&entry, format_args!("as a hard link's target, {why}"))
+                })?;
+                self.hard_link(path, &entry, target)
+            }
+            _ => self.leaf(path, reader, &entry),
+        }
+    }
+
+    fn mark(&mut self, path: &Path, entry: &Entry, marker: &Marker<'_>) -> Result<()> {
+        let level = self.level;
+        let Some((parents, name)) = path.split() else { return Ok(()) };
+        let parent = match self.merge.place(level, parents, name) {
+            Place::At { parent, .. } => parent,
+            Place::Hidden => return Ok(()),
+            Place::Through => return Err(through(entry)),
+        };
+        let Some(directory) = self.merge.directory(parent) else { return Ok(()) };
+        match marker {
+            // The highest layer's marker hides most; it came first.
+            Marker::Opaque => directory.opaque = directory.opaque.max(level),
+            Marker::Whiteout(name) => {
+                directory.hidden.entry(Box::from(*name)).or_insert(level);
+            }
+            Marker::Ignored => {}
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, path: &Path, entry: &Entry) -> Result<()> {
+        let level = self.level;
+        let slot = match path.split() {
+            None => ROOT,
+            Some((parents, name)) => match self.merge.place(level, parents, name) {
+                Place::Hidden => return Ok(()),
+                Place::Through => return Err(through(entry)),
+                Place::At { parent, there } => {
+                    let there = there.filter(|&slot| {
+                        let slot = self.merge.slot(slot);
+                        matches!(slot.body, Body::Directory(_)) || slot.level > level
+                    });
+                    there.unwrap_or_else(|| {
+                        let body = Body::Directory(Directory::default());
+                        self.merge.insert(parent, name, level, body)
+                    })
+                }
+            },
+        };
+        let meta = self.meta(entry);
+        // Something else of a higher layer hides it; so does a directory named by one.
+        if let Some(directory) = self.merge.directory(slot)
+            && directory.meta.as_ref().is_none_or(|(named, _)| *named == level)
+        {
+            directory.meta = Some((level, meta));
+        }
+        Ok(())
+    }
+
+    /// Everything that is neither a directory nor a hard link.
+    fn leaf<R: BufRead>(
+        &mut self,
+        path: Path,
+        reader: &mut Reader<R>,
+        entry: &Entry,
+    ) -> Result<()> {
+        let Some(parent) = self.room(&path, entry)? else {
+            match self.links.arrive(&path) {
+                Some((inode, _)) => {
+                    let node = self.node(reader, entry)?;
+                    self.merge.set_inode(inode, Inode::Known(node));
+                }
+                None => self.links.pass_content(path),
+            }
+            return Ok(());
+        };
+        let node = self.node(reader, entry)?;
+        let inode = self.merge.add_inode(Inode::Known(node));
+        self.put(&path, parent, inode);
+        Ok(())
+    }
+
+    fn hard_link(&mut self, path: Path, entry: &Entry, target: Path) -> Result<()> {
+        if path == target {
+            return Err(refuse(entry, "a hard link to itself"));
+        }
+        if target.split().is_none() {
+            return Err(refuse(entry, "a hard link to a directory"));
+        }
+        match self.room(&path, entry)? {
+            Some(parent) => {
+                let inode = self.linked(target, entry)?;
+                self.put(&path, parent, inode);
+            }
+            None => match self.links.arrive(&path) {
+                // A higher layer links to this link: so it waits for what this one is.
+                Some((waiting, _)) => {
+                    let inode = self.linked(target, entry)?;
+                    self.merge.set_inode(waiting, Inode::Same(inode));
+                }
+                None => self.links.pass_link(path, target),
+            },
+        }
+        Ok(())
+    }
+
+    /// The inode at a link's target, as this layer knows it; perhaps one that is still awaited.
+    fn linked(&mut self, target: Path, entry: &Entry) -> Result<InodeId> {
+        let target = match self.links.target(target) {
+            Target::Wanted(_, Some(inode)) => return Ok(inode),
+            Target::Wanted(path, None) => {
+                let inode = self.merge.add_inode(Inode::Awaited);
+                self.links.want(path, inode);
+                return Ok(inode);
+            }
+            Target::Path(path) => path,
+        };
+        if let Some(slot) = self.merge.find(&target) {
+            let slot = self.merge.slot(slot);
+            match slot.body {
+                Body::Inode(inode) if slot.level == self.level => return Ok(inode),
+                Body::Directory(_) if slot.level == self.level => {
+                    return Err(refuse(entry, "a hard link to a directory"));
+                }
+                _ => {}
+            }
+        }
+        if let Some(inode) = self.links.awaited(&target) {
+            return Ok(inode);
+        }
+        let inode = self.merge.add_inode(Inode::Awaited);
+        let link = format!("hard link {:?}", String::from_utf8_lossy(&entry.path));
+        self.links.wait(target, inode, &link);
+        Ok(inode)
+    }
+
+    /// Where an entry that is no directory goes; `None` where a higher layer hides it.
+    fn room(&mut self, path: &Path, entry: &Entry) -> Result<Option<SlotId>> {
+        let Some((parents, name)) = path.split() else { return Ok(None) };
+        let (parent, there) = match self.merge.place(self.level, parents, name) {
+            Place::Hidden => return Ok(None),
+            Place::Through => return Err(through(entry)),
+            Place::At { parent, there } => (parent, there),
+        };
+        let Some(there) = there else { return Ok(Some(parent)) };
+        let slot = self.merge.slot(there);
+        let Body::Directory(directory) = &slot.body else {
+            return Ok((slot.level == self.level).then_some(parent));
+        };
+        match directory.meta {
+            Some((named, _)) if named > self.level => return Ok(None),
+            None if slot.level > self.level && matches!(entry.kind, TarKind::Symlink(_)) => {
+                self.grafts.push((path.clone(), there));
+                return Ok(Some(parent));
+            }
+            None if slot.level > self.level && self.merge.shows(there) => return Ok(None),
+            _ => {}
+        }
+        if directory.children.values().any(|&child| self.merge.shows(child)) {
+            return Err(refuse(entry, "it replaces a directory that has entries in this layer"));
+        }
+        Ok(Some(parent))
+    }
+
+    /// Gives `inode` its name, and to those links that wait for this name the inode.
+    fn put(&mut self, path: &Path, parent: SlotId, inode: InodeId) {
+        let Some((_, name)) = path.split() else { return };
+        self.merge.insert(parent, name, self.level, Body::Inode(inode));
+        if let Some((waiting, _)) = self.links.arrive(path)
+            && self.merge.same(waiting) != self.merge.same(inode)
+        {
+            self.merge.set_inode(waiting, Inode::Same(inode));
+        }
+    }
+
+    /// Reads a layer again for the files that links wanted after they had passed.
+    fn second_pass<R: BufRead>(&mut self, input: R, wanted: &HashMap<Path, InodeId>) -> Result<()> {
+        let mut reader = Reader::new(input);
+        while let Some(entry) = reader.next_entry()? {
+            let path = Path::parse(&entry.path).map_err(|why| refuse(&entry, why))?;
+            let is_content = !matches!(entry.kind, TarKind::Directory | TarKind::HardLink(_));
+            if let Some(&inode) = wanted.get(&path)
+                && is_content
+            {
+                let node = self.node(&mut reader, &entry)?;
+                self.merge.set_inode(inode, Inode::Known(node));
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry as an inode, its content written to the image.
+    fn node<R: BufRead>(&mut self, reader: &mut Reader<R>, entry: &Entry) -> Result<Node> {
+        let kind = match &entry.kind {
+            TarKind::File { size } => {
+                let mut file = self.writer.file();
+                let mut left = *size;
+                while left > 0 {
+                    let mut piece = reader.content()?;
+                    let bytes = piece.bytes();
+                    left -= bytes.len() as u64;
+                    file.append(bytes).map_err(image_error)?;
+                }
+                Kind::File(file.finish().map_err(image_error)?)
+            }
+            TarKind::Symlink(target) if target.len() > SYMLINK_BYTES_MAX => {
+                let why = "its target is longer than 4095 bytes, which ext4 can not hold";
+                return Err(refuse(entry, why));
+            }
+            TarKind::Symlink(target) => Kind::Symlink(target.as_slice().into()),
+            &TarKind::CharDevice(major, minor) => Kind::CharDevice { major, minor },
+            &TarKind::BlockDevice(major, minor) => Kind::BlockDevice { major, minor },
+            TarKind::Fifo => Kind::Fifo,
+            TarKind::Directory | TarKind::HardLink(_) => {
+                return Err(Error::bug("a directory or a link has no content"));
+            }
+        };
+        Ok(Node { meta: self.meta(entry), kind })
+    }
+
+    fn meta(&self, entry: &Entry) -> Meta {
+        let mut mtime = entry.mtime;
+        if let Some(epoch) = self.epoch
+            && mtime.seconds >= epoch
+        {
+            mtime = ext4::Time { seconds: epoch, nanoseconds: 0 };
+        }
+        Meta {
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime,
+            xattrs: entry.xattrs.clone(),
+        }
+    }
+}
+
+fn through(entry: &Entry) -> Error {
+    refuse(entry, "it lies below a symlink or file of the same layer")
+}
+
+/// An error of the image's writer as one of ours.
+pub(crate) fn image_error(error: ext4::Error) -> Error {
+    match error {
+        ext4::Error::Io(e) => Error::io("write the image", e),
+        ext4::Error::TooSmall { .. } => {
+            Error::input(error.to_string()).hint("raise `size` in the recipe, or leave it out")
+        }
+        error => Error::input(error.to_string()),
+    }
+}

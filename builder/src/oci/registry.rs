@@ -60,8 +60,8 @@ pub(super) fn resolve(
         .map_err(|e| Error::host("start an asynchronous runtime").because(e))?;
     let session = Arc::new(Session::new(reference, credentials)?);
     let about = |e: Error| e.within(reference);
-    let (digest, top) = top(&runtime, &session, reference, cache).map_err(about)?;
-    let mut small = |blob: &Descriptor| small(&runtime, &session, blob, cache);
+    let (digest, top) = top(&runtime, &session, reference, cache, progress).map_err(about)?;
+    let mut small = |blob: &Descriptor| small(&runtime, &session, blob, cache, progress);
     let image = Image::find(digest, &top, arch, &mut small).map_err(about)?;
     let layers = layers(reference, &image);
     let missing = layers.iter().filter(|(_, blob)| cache.find(&blob.digest, blob.size).is_none());
@@ -119,7 +119,7 @@ async fn signalled() {
 }
 
 /// Calls `ask` until it answers, or another try does not help.
-async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T>
+async fn patiently<T, F>(progress: &Progress, mut ask: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T, Failure>>,
 {
@@ -127,7 +127,7 @@ where
     loop {
         match ask().await {
             Ok(answer) => return Ok(answer),
-            Err(failure) => tokio::time::sleep(tries.next(failure, 0)?).await,
+            Err(failure) => tries.wait(failure, 0, progress).await?,
         }
     }
 }
@@ -139,6 +139,7 @@ fn top(
     session: &Session,
     reference: &RegistryReference,
     cache: &Cache,
+    progress: &Progress,
 ) -> Result<(Digest, Vec<u8>)> {
     let cached = reference.digest.and_then(|d| Some((d, cache.read(&d, MANIFEST_BYTES_MAX)?)));
     if let Some(found) = cached {
@@ -148,7 +149,7 @@ fn top(
         (Some(digest), _) => digest.to_string(),
         (None, tag) => tag.clone().unwrap_or_default(),
     };
-    let json = run(runtime, manifest(session, &name))?;
+    let json = run(runtime, manifest(session, &name, progress))?;
     let digest = Digest::of(&json);
     if let Some(expected) = reference.digest
         && expected != digest
@@ -159,14 +160,14 @@ fn top(
     Ok((digest, json))
 }
 
-async fn manifest(session: &Session, name: &str) -> Result<Vec<u8>> {
+async fn manifest(session: &Session, name: &str, progress: &Progress) -> Result<Vec<u8>> {
     let accept = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", ");
     let path = format!("manifests/{name}");
     let ask = async || {
         let response = session.get(&path, &accept, 0).await?;
         session::body(response, MANIFEST_BYTES_MAX).await
     };
-    patiently(ask).await
+    patiently(progress, ask).await
 }
 
 /// A manifest or a configuration, from the cache or the registry. [`Image::find`] has checked its
@@ -176,20 +177,21 @@ fn small(
     session: &Session,
     blob: &Descriptor,
     cache: &Cache,
+    progress: &Progress,
 ) -> Result<Vec<u8>> {
     if let Some(found) = cache.read(&blob.digest, blob.size) {
         return Ok(found);
     }
     let digest = blob.digest.to_string();
     let bytes = if blob.is_manifest() {
-        run(runtime, manifest(session, &digest))?
+        run(runtime, manifest(session, &digest, progress))?
     } else {
         let path = format!("blobs/{digest}");
         let ask = async || {
             let response = session.get(&path, "*/*", 0).await?;
             session::body(response, blob.size).await
         };
-        run(runtime, patiently(ask))?
+        run(runtime, patiently(progress, ask))?
     };
     if Digest::of(&bytes) == blob.digest {
         cache.put(&bytes)?;
@@ -213,7 +215,7 @@ async fn fetch_all(
             let _place = places.acquire_owned().await;
             let title = format!("fetch {}", blob.digest.short());
             let stage = progress.stage(title, Unit::Bytes, Some(blob.size));
-            let fetched = download::fetch(&session, &blob, &cache, &stage).await;
+            let fetched = download::fetch(&session, &blob, &cache, &stage, &progress).await;
             fetched.map_err(|e| e.within(origin))?;
             stage.finish("fetched");
             Ok(())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use imgrun::Stage;
+use imgrun::{Progress, Stage};
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
 
@@ -24,14 +24,15 @@ pub(super) async fn fetch(
     blob: &Descriptor,
     cache: &Cache,
     stage: &Stage,
+    progress: &Progress,
 ) -> Result<PathBuf> {
     let mut draft = cache.draft()?;
     let mut tries = Tries::default();
     while draft.bytes() < blob.size {
         let before = draft.bytes();
         if let Err(failure) = go_on(session, blob, &mut draft, stage).await {
-            let wait = tries.next(failure, draft.bytes().saturating_sub(before))?;
-            tokio::time::sleep(wait).await;
+            let came = draft.bytes().saturating_sub(before);
+            tries.wait(failure, came, progress).await?;
         }
     }
     draft.commit(&blob.digest, blob.size)

@@ -2,10 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use imgrun::Progress;
+
 use crate::{Error, Result};
 
 /// Tries in a row that bring no progress, at most.
 const TRIES_MAX: u32 = 6;
+/// Tries in a row that reach no server at all, at most: a name without an address, a closed port.
+const TRIES_UNREACHED_MAX: u32 = 3;
 /// Tries in all, at most, progress or not.
 const TRIES_IN_ALL_MAX: u32 = 100;
 /// So many bytes more are progress.
@@ -23,19 +27,26 @@ pub(super) struct Failure {
     pub(super) error: Error,
     /// `None`: no other try. `Some(None)`: after our own waiting time.
     again: Option<Option<Duration>>,
+    /// No server was reached.
+    unreached: bool,
 }
 
 impl Failure {
     /// Another try may help, perhaps after the time that the server has named.
     pub(super) fn passing(error: Error, after: Option<Duration>) -> Self {
-        Failure { error, again: Some(after) }
+        Failure { error, again: Some(after), unreached: false }
+    }
+
+    /// No server was reached; another try or two may help.
+    pub(super) fn unreached(error: Error) -> Self {
+        Failure { error, again: Some(None), unreached: true }
     }
 }
 
 impl From<Error> for Failure {
     /// No other try helps.
     fn from(error: Error) -> Self {
-        Failure { error, again: None }
+        Failure { error, again: None, unreached: false }
     }
 }
 
@@ -44,21 +55,41 @@ impl From<Error> for Failure {
 pub(super) struct Tries {
     in_a_row: u32,
     in_all: u32,
+    unreached: u32,
 }
 
 impl Tries {
-    /// How long to wait after `failure` before the next try; `progress` bytes came before it.
+    /// Waits after `failure` until it is time for the next try, and says so; `came` bytes came
+    /// before it.
     ///
     /// # Errors
     /// The failure's, where there is to be no other try.
-    pub(super) fn next(&mut self, failure: Failure, progress: u64) -> Result<Duration> {
+    pub(super) async fn wait(
+        &mut self,
+        failure: Failure,
+        came: u64,
+        progress: &Progress,
+    ) -> Result<()> {
+        let why = failure.error.to_string();
+        let wait = self.next(failure, came)?;
+        progress.note(format!("trying again in {:.1} s: {why}", wait.as_secs_f32()));
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    /// How long to wait after `failure`.
+    fn next(&mut self, failure: Failure, came: u64) -> Result<Duration> {
         let Some(asked) = failure.again else { return Err(failure.error) };
-        if progress >= PROGRESS_BYTES {
+        if came >= PROGRESS_BYTES {
             self.in_a_row = 0;
         }
+        self.unreached = if failure.unreached { self.unreached + 1 } else { 0 };
         self.in_a_row += 1;
         self.in_all += 1;
-        if self.in_a_row >= TRIES_MAX || self.in_all >= TRIES_IN_ALL_MAX {
+        if self.in_a_row >= TRIES_MAX
+            || self.in_all >= TRIES_IN_ALL_MAX
+            || self.unreached >= TRIES_UNREACHED_MAX
+        {
             let tries = self.in_all;
             return Err(failure.error.within(format!("gave up after {tries} tries")));
         }
@@ -100,6 +131,10 @@ mod tests {
         let mut tries = Tries::default();
         let count = std::iter::from_fn(|| tries.next(passing(None), PROGRESS_BYTES).ok()).count();
         assert_eq!(count, TRIES_IN_ALL_MAX as usize - 1);
+        let mut tries = Tries::default();
+        let unreached = || Failure::unreached(Error::network("refused"));
+        let count = std::iter::from_fn(|| tries.next(unreached(), 0).ok()).count();
+        assert_eq!(count, TRIES_UNREACHED_MAX as usize - 1);
         assert!(Tries::default().next(Error::trust("wrong").into(), 0).is_err());
     }
 

@@ -180,9 +180,13 @@ fn secret(text: &str) -> Result<HeaderValue> {
 
 async fn send(request: RequestBuilder) -> Result<Response, Failure> {
     request.send().await.map_err(|e| {
-        let passing = !e.is_redirect() && !e.is_builder();
+        let (unreached, lasting) = (e.is_connect(), e.is_redirect() || e.is_builder());
         let error = broken(e);
-        if passing { Failure::passing(error, None) } else { error.into() }
+        match (lasting, unreached) {
+            (true, _) => error.into(),
+            (false, true) => Failure::unreached(error),
+            (false, false) => Failure::passing(error, None),
+        }
     })
 }
 

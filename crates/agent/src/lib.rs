@@ -1,1 +1,67 @@
-//! The guest agent's wire protocol, shared by host and guest.
+//! The guest agent's wire protocol, shared by host and guest: bytes in, values out, no I/O.
+//!
+//! # The stream
+//!
+//! One full-duplex byte stream: on QEMU the virtio-serial port [`PORT_NAME`]. It carries frames:
+//!
+//! ```text
+//! [len u32][channel u32][type u8][flags u8] payload      little-endian, len <= 65,536, flags = 0
+//! ```
+//!
+//! Structured payloads are TLV fields, `[tag u8][len u32][bytes]`; a tag that the reader does not
+//! know is skipped, and that is how the protocol grows. Data frames carry raw bytes.
+//!
+//! # A session
+//!
+//! The stream outlives connections: after a reconnect either side may first see the rest of what
+//! was sent before. So a session starts with a greeting that can be found in any rubbish: the host
+//! sends [`Hello`], the agent answers [`Ack`] with the same nonce, and each side throws input away
+//! until it has seen the other's. The agent goes on looking for a `Hello` *inside* frames, since a
+//! host may die in the middle of one; therefore no frame from the host contains the greeting's
+//! first four bytes ([`data_chunks`] splits data there, [`Message::encode`] refuses the rest). A
+//! new `Hello` at any time ends the old session: its commands are killed, its channels are gone.
+//! The `Ack` is also the readiness signal: a host sends `Hello` as soon as it is connected, the
+//! transport holds it until the guest opens its end, and nothing polls.
+//!
+//! # Channels
+//!
+//! Channel 0 is control. Every other channel is one command: the host picks a number that is not
+//! in use and sends [`Exec`]; the agent answers `Started`, or `Error` and the channel is closed.
+//! Then data flows both ways, each stream ended by an empty frame, and [`Exit`] is the last frame
+//! of the channel. Frames for a channel that is not open are ignored: they crossed an `Exit`.
+//!
+//! A sender may have [`WINDOW_BYTES`] on the way per channel and stream; each `Credit` allows that
+//! many more. Nobody ever has to buffer more than that for a reader that is slow.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+mod error;
+mod exec;
+mod frame;
+mod greeting;
+mod message;
+mod session;
+mod tlv;
+mod window;
+
+pub use error::ProtocolError;
+pub use exec::{Exec, Exit, Status, Terminal};
+pub use frame::{
+    CHANNEL_CONTROL, Decoder, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Frame, kind,
+};
+pub use greeting::{Ack, Hello, InitKind, NONCE_BYTES};
+pub use message::{Fault, FaultCode, Message, Shutdown, Stream, data_chunks, encode_data};
+pub use session::{AgentEvent, FromAgent, FromHost, HostEvent};
+pub use window::{Received, Sending};
+
+/// The oldest protocol this library speaks.
+pub const PROTOCOL_MIN: u16 = 1;
+/// The newest protocol this library speaks.
+pub const PROTOCOL_MAX: u16 = 1;
+/// The name of the virtio-serial port.
+pub const PORT_NAME: &str = "imgtool.agent";
+/// Where the agent lies in the guest.
+pub const GUEST_PATH: &str = "/usr/lib/imgtool/imgagent";
+/// At most this many commands at a time.
+pub const CHANNELS_MAX: usize = 256;
+/// What may be on the way, per channel and stream, before the receiver gives credit.
+pub const WINDOW_BYTES: u32 = 256 * 1024;

@@ -1,2 +1,75 @@
-//! The guest agent.
-fn main() {}
+//! The guest agent: one static program. As PID 1 it sets the machine up first; beside the image's
+//! own init it only serves. It trusts the host, and nothing in it waits without a limit.
+
+mod accounts;
+mod boot;
+mod cmdline;
+mod command;
+mod console;
+mod disk;
+mod host;
+mod overlay;
+mod port;
+mod power;
+mod serve;
+mod spawn;
+mod sys;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use agent::InitKind;
+use rustix::fs::Mode;
+use serve::{Server, Setting};
+
+const USAGE: &str = "usage: imgagent serve [--socket PATH] | imgagent --version";
+
+fn main() -> ExitCode {
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    sys::close_inherited_on_exec();
+    if std::process::id() == 1 {
+        boot::run();
+    }
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let args: Vec<_> = args.iter().map(|a| a.to_str().unwrap_or_default()).collect();
+    let served = match args[..] {
+        ["serve"] => serve_port(),
+        ["serve", "--socket", path] => serve_socket(Path::new(path)),
+        ["--version"] => {
+            console::print(env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => Err(USAGE.to_string()),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            console::say(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As a unit of the image's systemd.
+fn serve_port() -> Result<(), String> {
+    let port = port::open()?;
+    Server::new(port, Setting::Unit).and_then(|s| s.run()).map_err(|e| format!("serving: {e}"))
+}
+
+/// For tests on a developer's machine: no virtual machine, and no power to switch off.
+fn serve_socket(path: &Path) -> Result<(), String> {
+    let named = |e| format!("{}: {e}", path.display());
+    let stream = std::os::unix::net::UnixStream::connect(path).map_err(named)?;
+    stream.set_nonblocking(true).map_err(named)?;
+    Server::new(stream.into(), Setting::Socket).and_then(|s| s.run()).map_err(named)
+}
+
+impl Setting {
+    /// Who is PID 1, for the host.
+    fn init(self) -> InitKind {
+        match self {
+            Setting::Init => InitKind::Agent,
+            Setting::Unit | Setting::Socket => InitKind::Systemd,
+        }
+    }
+}

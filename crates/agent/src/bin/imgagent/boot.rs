@@ -1,0 +1,97 @@
+//! PID 1: from the kernel's bare root to a machine that serves.
+
+use std::convert::Infallible;
+use std::ffi::CStr;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+
+use crate::cmdline::{self, Init, Words};
+use crate::serve::{Server, Setting};
+use crate::{console, overlay, port, power, sys};
+
+const NO_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+const SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
+const DEV_LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+];
+
+/// Boots and serves. Whatever fails ends the machine: the host must see an end, not a hang.
+pub(crate) fn run() -> ! {
+    let Err(why) = start();
+    console::say(&why);
+    power::fail()
+}
+
+fn start() -> Result<Infallible, String> {
+    for (what, path) in [("proc", "/proc"), ("sysfs", "/sys")] {
+        mount_at(what, path, NO_FLAGS, c"")?;
+    }
+    mount_at("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755")?;
+    mount_at("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755")?;
+    let text = fs::read_to_string("/proc/cmdline").map_err(|e| format!("/proc/cmdline: {e}"))?;
+    let words = cmdline::parse(&text)?;
+    let upper = overlay::enter(words.upper.as_deref(), &["/proc", "/sys", "/dev"])?;
+    name_host(&words)?;
+    match words.init {
+        Init::Agent => serve(upper),
+        Init::Systemd => exec_systemd(),
+    }
+}
+
+fn serve(upper: OwnedFd) -> Result<Infallible, String> {
+    let tmp = MountFlags::NOSUID | MountFlags::NODEV;
+    mount_at("devpts", "/dev/pts", MountFlags::NOSUID, c"mode=0620,gid=5,ptmxmode=0666")?;
+    mount_at("tmpfs", "/dev/shm", tmp, c"mode=1777")?;
+    mount_at("tmpfs", "/run", tmp, c"mode=0755")?;
+    mount_at("tmpfs", "/tmp", tmp, c"mode=1777")?;
+    mount_at("cgroup2", "/sys/fs/cgroup", NO_FLAGS, c"")?;
+    for (target, link) in DEV_LINKS {
+        // Some kernels and images have them already.
+        let _ = std::os::unix::fs::symlink(target, link);
+    }
+    sys::loopback_up().map_err(|e| format!("cannot bring up lo: {e}"))?;
+    let port = port::open()?;
+    let server = Server::new(port, Setting::Init).map_err(|e| format!("cannot serve: {e}"))?;
+    server.keep_upper(upper).run().map_err(|e| format!("serving: {e}"))?;
+    Err("the host's port is gone".into())
+}
+
+/// systemd mounts the rest as it likes it, and starts this program as a unit.
+fn exec_systemd() -> Result<Infallible, String> {
+    let Some(path) = SYSTEMD.into_iter().find(|path| Path::new(path).exists()) else {
+        return Err("imgtool.init=systemd, but this image has no systemd".into());
+    };
+    Err(format!("cannot execute {path}: {}", Command::new(path).arg0("/sbin/init").exec()))
+}
+
+fn name_host(words: &Words) -> Result<(), String> {
+    let Some(name) = &words.hostname else { return Ok(()) };
+    rustix::system::sethostname(name.as_bytes())
+        .map_err(|e| format!("cannot set hostname: {e}"))?;
+    // systemd would go back to the image's.
+    if Path::new("/etc").is_dir() {
+        fs::write("/etc/hostname", format!("{name}\n"))
+            .map_err(|e| format!("cannot write /etc/hostname: {e}"))?;
+    }
+    Ok(())
+}
+
+/// Mounts a file system of the kernel's own, unless it is there already.
+fn mount_at(what: &str, path: &str, flags: MountFlags, options: &CStr) -> Result<(), String> {
+    if !Path::new(path).is_dir() {
+        fs::create_dir(path).map_err(|e| format!("cannot create {path}: {e}"))?;
+    }
+    match mount(what, path, what, flags, options) {
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(e) => Err(format!("cannot mount {what} on {path}: {e}")),
+    }
+}

@@ -1,0 +1,14 @@
+//! One line at a time, on the console (PID 1) or in the journal (a unit).
+
+use std::io::Write;
+
+/// Says `line` on standard error.
+pub(crate) fn say(line: &str) {
+    // With nobody to read it there is nobody to tell.
+    let _ = std::io::stderr().write_all(format!("imgagent: {line}\n").as_bytes());
+}
+
+/// Says `line` on standard output, as an answer.
+pub(crate) fn print(line: &str) {
+    let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
+}

@@ -1,0 +1,168 @@
+//! The stream to the host: what arrives, and what waits to be sent.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use agent::{FromHost, HostEvent, Message, ProtocolError, Stream, encode_data};
+use rustix::event::epoll;
+use rustix::io::Errno;
+
+/// Outputs of commands are read while less than this waits to be sent.
+const OUT_BYTES_MAX: usize = 256 * 1024;
+/// Nothing more is taken from the host while more than this waits: it does not read its answers.
+const ANSWERS_BYTES_MAX: usize = 4 * OUT_BYTES_MAX;
+/// Read from the host at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// What a read found.
+pub(crate) enum Heard {
+    /// So many bytes are in the buffer.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// The stream has ended, for ever.
+    End,
+}
+
+pub(crate) struct Host {
+    fd: OwnedFd,
+    /// Edge-triggered: a port whose host is away reports a hangup all the time, and poll would
+    /// spin on that.
+    edges: OwnedFd,
+    readable: bool,
+    writable: bool,
+    /// Reading nothing means: the host is away. It may come back.
+    outlives_connections: bool,
+    from: FromHost,
+    buffer: Vec<u8>,
+    out: Vec<u8>,
+    /// So much of `out` has been written.
+    written: usize,
+}
+
+impl Host {
+    pub(crate) fn new(fd: OwnedFd, outlives_connections: bool) -> io::Result<Self> {
+        let edges = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        epoll::add(&edges, &fd, epoll::EventData::new_u64(0), flags)?;
+        Ok(Host {
+            fd,
+            edges,
+            readable: true,
+            writable: true,
+            outlives_connections,
+            from: FromHost::new(),
+            buffer: vec![0; READ_BYTES],
+            out: Vec::new(),
+            written: 0,
+        })
+    }
+
+    /// Readable when something has changed; then call [`Host::refresh`].
+    pub(crate) fn edges(&self) -> BorrowedFd<'_> {
+        self.edges.as_fd()
+    }
+
+    /// Takes notice of a change.
+    pub(crate) fn refresh(&mut self) {
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 1];
+        if let Ok((events, _)) = epoll::wait(&self.edges, &mut events, Some(&Default::default()))
+            && !events.is_empty()
+        {
+            self.readable = true;
+            self.writable = true;
+        }
+    }
+
+    /// Whether [`Host::read`] or [`Host::flush`] may get further without waiting.
+    pub(crate) fn has_work(&self) -> bool {
+        self.may_read() || (self.writable && self.waiting() > 0)
+    }
+
+    fn may_read(&self) -> bool {
+        self.readable && self.waiting() < ANSWERS_BYTES_MAX
+    }
+
+    fn waiting(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// How much output of commands may be added now.
+    pub(crate) fn room(&self) -> usize {
+        OUT_BYTES_MAX.saturating_sub(self.waiting())
+    }
+
+    /// Reads once into the buffer.
+    pub(crate) fn read(&mut self) -> io::Result<Heard> {
+        if !self.may_read() {
+            return Ok(Heard::Nothing);
+        }
+        match rustix::io::read(&self.fd, &mut self.buffer) {
+            Ok(0) if self.outlives_connections => self.readable = false,
+            Ok(0) => return Ok(Heard::End),
+            Ok(n) => return Ok(Heard::Bytes(n)),
+            Err(Errno::AGAIN) => self.readable = false,
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Ok(Heard::End),
+            Err(e) => return Err(e.into()),
+        }
+        Ok(Heard::Nothing)
+    }
+
+    /// The next whole thing in the buffer from `at` on, and how far that was.
+    pub(crate) fn next(
+        &mut self,
+        at: usize,
+        end: usize,
+    ) -> (usize, Result<Option<HostEvent>, ProtocolError>) {
+        let mut input = &self.buffer[at..end];
+        let event = self.from.feed(&mut input);
+        (end - input.len(), event)
+    }
+
+    /// Ignores everything until the next greeting.
+    pub(crate) fn close_session(&mut self) {
+        self.from.close();
+    }
+
+    /// Drops what waits to be sent: it is of an old session. A frame cut in the middle does not
+    /// matter, the host looks for the greeting in any bytes.
+    pub(crate) fn forget(&mut self) {
+        self.out.clear();
+        self.written = 0;
+    }
+
+    pub(crate) fn send_raw(&mut self, frame: &[u8]) {
+        self.out.extend_from_slice(frame);
+    }
+
+    /// Messages of ours always fit a frame.
+    pub(crate) fn send(&mut self, channel: u32, message: &Message) {
+        let encoded = message.encode(channel, &mut self.out);
+        debug_assert!(encoded.is_ok(), "{message:?}");
+    }
+
+    pub(crate) fn send_data(&mut self, channel: u32, stream: Stream, bytes: &[u8]) {
+        encode_data(channel, stream, bytes, &mut self.out);
+    }
+
+    /// Writes as much as the transport takes.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        while self.writable && self.waiting() > 0 {
+            match rustix::io::write(&self.fd, &self.out[self.written..]) {
+                Ok(n) if n > 0 => self.written += n,
+                Ok(_) | Err(Errno::AGAIN) => self.writable = false,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if self.waiting() == 0 {
+            self.forget();
+        } else if self.written >= OUT_BYTES_MAX {
+            self.out.drain(..self.written);
+            self.written = 0;
+        }
+        Ok(())
+    }
+}

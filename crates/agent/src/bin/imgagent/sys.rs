@@ -1,0 +1,127 @@
+//! The system calls that have no safe form: signals by number, a signal descriptor, work between
+//! fork and exec, one network ioctl.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_uint};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::ioctl;
+
+pub(crate) const SIGHUP: i32 = 1;
+pub(crate) const SIGKILL: i32 = 9;
+pub(crate) const SIGTERM: i32 = 15;
+pub(crate) const SIGCHLD: i32 = 17;
+pub(crate) const SIGCONT: i32 = 18;
+/// As PID 1: every process but PID 1. See kill(2).
+pub(crate) const EVERYBODY: i32 = -1;
+
+/// glibc's and musl's `sigset_t`: 1024 bits.
+#[repr(C)]
+struct SigSet([u64; 16]);
+
+const SIG_BLOCK: c_int = 0;
+const SIG_SETMASK: c_int = 2;
+const SFD_CLOEXEC: c_int = 0o2000000;
+const SFD_NONBLOCK: c_int = 0o4000;
+
+// What std links already. rustix leaves signals to the C library.
+unsafe extern "C" {
+    #[link_name = "kill"]
+    safe fn c_kill(pid: c_int, signal: c_int) -> c_int;
+    #[link_name = "close_range"]
+    safe fn c_close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
+    fn sigemptyset(set: *mut SigSet) -> c_int;
+    fn sigaddset(set: *mut SigSet, signal: c_int) -> c_int;
+    fn sigprocmask(how: c_int, set: *const SigSet, old: *mut SigSet) -> c_int;
+    fn signalfd(fd: c_int, set: *const SigSet, flags: c_int) -> c_int;
+}
+
+/// kill(2). A target that is gone already is what was wanted, so the result does not matter.
+pub(crate) fn kill(target: i32, signal: i32) {
+    c_kill(target, signal);
+}
+
+/// Keeps what this program inherited, and did not ask for, from what it runs.
+pub(crate) fn close_inherited_on_exec() {
+    const AFTER_STANDARD_ERROR: c_uint = 3;
+    const CLOSE_RANGE_CLOEXEC: c_int = 4;
+    // A kernel too old for this (5.11) starts us with nothing to inherit.
+    c_close_range(AFTER_STANDARD_ERROR, c_uint::MAX, CLOSE_RANGE_CLOEXEC);
+}
+
+/// Signals the process group of `pid`.
+pub(crate) fn kill_group(pid: i32, signal: i32) {
+    // 0 and 1 would be our own group and everybody.
+    if pid > 1 {
+        c_kill(-pid, signal);
+    }
+}
+
+/// A descriptor that is readable when a child has ended; SIGCHLD is blocked from then on.
+pub(crate) fn child_events() -> io::Result<OwnedFd> {
+    let mut set = SigSet([0; 16]);
+    // SAFETY: `set` is as large as the C library's type and lives for all four calls, none of
+    // which keeps the pointer; a null `old` is allowed.
+    let fd = unsafe {
+        sigemptyset(&mut set);
+        sigaddset(&mut set, SIGCHLD);
+        if sigprocmask(SIG_BLOCK, &set, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Runs `prepare` in the child, between fork and exec, with no signal blocked.
+pub(crate) fn before_exec(
+    command: &mut Command,
+    mut prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
+    let unblock_signals = || {
+        let mut set = SigSet([0; 16]);
+        // SAFETY: as in `child_events`.
+        let result = unsafe {
+            sigemptyset(&mut set);
+            sigprocmask(SIG_SETMASK, &set, std::ptr::null_mut())
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: this program has one thread, so the child inherits no lock that is held, and
+    // whatever is allowed before the fork is allowed after it.
+    unsafe {
+        command.pre_exec(move || unblock_signals().and_then(|()| prepare()));
+    }
+}
+
+/// `struct ifreq`, as far as flags go (netdevice(7)); the kernel copies 40 bytes.
+#[repr(C)]
+struct InterfaceFlags {
+    name: [u8; 16],
+    flags: i16,
+    rest: [u8; 22],
+}
+
+/// Brings up `lo`.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    const SIOCSIFFLAGS: ioctl::Opcode = 0x8914;
+    const IFF_UP_RUNNING: i16 = 0x41;
+    // Interface ioctls work on a socket of any family.
+    let socket = UnixDatagram::unbound()?;
+    let mut name = [0; 16];
+    name[..2].copy_from_slice(b"lo");
+    let request = InterfaceFlags { name, flags: IFF_UP_RUNNING, rest: [0; 22] };
+    // SAFETY: SIOCSIFFLAGS reads a struct ifreq, which is 40 bytes long with this layout.
+    unsafe {
+        ioctl::ioctl(&socket, ioctl::Setter::<SIOCSIFFLAGS, InterfaceFlags>::new(request))?;
+    }
+    Ok(())
+}

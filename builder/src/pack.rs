@@ -98,8 +98,8 @@ impl Image {
     /// # Errors
     /// Where the bundle can not be written; an older one of that name is then still whole.
     pub fn pack(mut self, plan: &Plan, directory: &Path, progress: &Progress) -> Result<Packed> {
-        let digest = digest_of(self.file.as_file_mut())
-            .map_err(|e| into_error("read the image back", e))?;
+        let digest =
+            digest_of(self.file.as_file_mut()).map_err(|e| into_error("read the image back", e))?;
         let manifest = manifest(
             plan,
             FileEntry { name: Kind::Image.files()[0].to_string(), digest, size: self.bytes },

@@ -68,6 +68,7 @@ pub struct Error {
     class: Class,
     message: String,
     hint: Option<String>,
+    detail: Option<String>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -77,7 +78,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `class`; `message` names the thing that failed and says why.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Error { class, message: message.into(), hint: None, cause: None }
+        Error { class, message: message.into(), hint: None, detail: None, cause: None }
     }
 
     /// Shorthand for [`Class::Usage`].
@@ -140,6 +141,13 @@ impl Error {
         self
     }
 
+    /// Adds lines of evidence, printed before the message: a console's or a program's last output.
+    #[must_use]
+    pub fn detail(mut self, lines: impl Into<String>) -> Self {
+        self.detail = Some(lines.into());
+        self
+    }
+
     /// Adds the cause; it is printed after the message, separated by a colon.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -157,6 +165,11 @@ impl Error {
     /// Whose fault it is.
     pub fn class(&self) -> Class {
         self.class
+    }
+
+    /// Evidence to print before the message, any number of lines.
+    pub fn detail_text(&self) -> Option<&str> {
+        self.detail.as_deref()
     }
 
     /// What the user can do about it, one line.

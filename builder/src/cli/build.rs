@@ -80,8 +80,7 @@ impl Args {
         let source = source::resolve(recipe, arch, self.refresh, cache, progress)?;
         let built = kernel::build(&config, arch, &kernel::cache_dir()?, progress)?;
         built.copy_to(&self.output)?;
-        let kernel =
-            Reference { name: built.name, version: built.version, digest: built.digest };
+        let kernel = Reference { name: built.name, version: built.version, digest: built.digest };
         let plan = Plan::new(recipe, arch, source, kernel, agent);
         let image = Image::flatten(&plan, &self.output, progress)?;
         image.pack(&plan, &self.output, progress)
@@ -98,8 +97,11 @@ impl Args {
             return Ok(given.clone());
         }
         let beside = self.recipe.parent().unwrap_or(Path::new(""));
-        let candidates =
-            [beside.join("kernel-configs"), beside.join("../kernel-configs"), "kernel-configs".into()];
+        let candidates = [
+            beside.join("kernel-configs"),
+            beside.join("../kernel-configs"),
+            "kernel-configs".into(),
+        ];
         candidates.into_iter().find(|dir| dir.is_dir()).ok_or_else(|| {
             Error::usage(format!("no kernel-configs beside or above {}", self.recipe.display()))
                 .hint("name it with --kernel-configs")

@@ -1,0 +1,158 @@
+//! The command line: one verb, one file.
+
+mod doctor;
+mod import;
+mod interrupt;
+mod list;
+mod rm;
+mod run;
+mod session;
+mod stdio;
+mod tty;
+
+use std::future::Future;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use imgrun::terminal::{self, Style};
+use imgrun::{Cancel, Class, Error, Progress, Result, Store};
+
+/// Boots microVM bundles, runs commands in them, throws the machines away.
+#[derive(Debug, Parser)]
+#[command(name = "imgrun", version, about, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  imgrun run ./debian-12-x86_64.tar.zst -- uname -a     import, boot, run, throw away
+  imgrun run -it debian -- bash                         a terminal in an imported image
+  tar c . | imgrun run debian -- tar tv                 standard input, output and error are exact
+  imgrun doctor                                         what this machine can and can not run
+
+Bundles are kept in $IMGRUN_HOME, else $XDG_DATA_HOME/imgrun, else ~/.local/share/imgrun.
+
+Exit codes: 2 wrong usage, 3 wrong input, 4 not trusted, 5 network, 6 this machine lacks something,
+7 the guest failed, 70 a bug, 130 interrupted. `run` passes the guest's own code on: see its help.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::Args),
+    Import(import::Args),
+    List(list::Args),
+    Rm(rm::Args),
+    Doctor(doctor::Args),
+    /// Print the version
+    Version,
+}
+
+/// What every verb gets.
+struct Shell {
+    progress: Progress,
+    interrupts: interrupt::Interrupts,
+}
+
+impl Shell {
+    fn store(&self) -> Result<Store> {
+        Store::open(Store::default_home()?)
+    }
+
+    /// Awaits `work` unless the user stops us first: then it is dropped.
+    async fn unless_interrupted<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            _ = self.interrupts.next() => Err(Error::interrupted()),
+            done = work => done,
+        }
+    }
+
+    /// Runs blocking work on a thread of its own; an interrupt asks it to stop and waits until it
+    /// has tidied up.
+    async fn blocking<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Progress, &Cancel) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (progress, cancel) = (self.progress.clone(), Cancel::new());
+        let flag = cancel.clone();
+        let mut thread = tokio::task::spawn_blocking(move || work(&progress, &flag));
+        tokio::select! {
+            biased;
+            _ = self.interrupts.next() => {
+                cancel.cancel();
+                // A second interrupt does not wait; what is left then is swept at the next start.
+                tokio::select! {
+                    _ = self.interrupts.next() => std::process::exit(self.interrupts.exit_code()),
+                    _ = &mut thread => Err(Error::interrupted()),
+                }
+            }
+            done = &mut thread => {
+                done.unwrap_or_else(|e| Err(Error::new(Class::Bug, "a thread failed").because(e)))
+            }
+        }
+    }
+}
+
+/// Runs the program: reads the arguments, performs the verb, prints the error if there is one.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&Error::host("the event loop").because(e), None),
+    };
+    runtime.block_on(perform(cli))
+}
+
+async fn perform(cli: Cli) -> ExitCode {
+    let interrupts = match interrupt::Interrupts::listen() {
+        Ok(interrupts) => interrupts,
+        Err(e) => return fail(&e, None),
+    };
+    let style = if cli.quiet { Style::Quiet } else { Style::Auto };
+    let mut shell = Shell { progress: terminal::progress(style), interrupts };
+    let done = match cli.verb {
+        // Its exit code is the guest's, or says that the command never ran.
+        Verb::Run(args) => return args.run(&mut shell).await,
+        Verb::Import(args) => args.run(&mut shell).await,
+        Verb::List(args) => args.run(&shell),
+        Verb::Rm(args) => args.run(&shell),
+        Verb::Doctor(args) => args.run(&mut shell).await,
+        Verb::Version => say(&format!("imgrun {}", env!("CARGO_PKG_VERSION"))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.class() == Class::Interrupted => {
+            fail(&e, Some(shell.interrupts.exit_code() as u8))
+        }
+        Err(e) => fail(&e, None),
+    }
+}
+
+/// Prints evidence, the error and its hint; returns `code`, or that of the error's class.
+fn fail(e: &Error, code: Option<u8>) -> ExitCode {
+    let mut text = String::new();
+    for line in e.detail_text().unwrap_or_default().lines() {
+        text.push_str(&format!("  | {line}\n"));
+    }
+    text.push_str(&format!("imgrun: {e}\n"));
+    if let Some(hint) = e.hint_text() {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
+    // A closed standard error is no reason for another error.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(code.unwrap_or(e.class().exit_code()))
+}
+
+/// Prints a line on standard output. Nobody listening is no error.
+fn say(line: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("stdout", e)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,27 @@
+//! `imgrun rm NAME…`
+
+use imgrun::Result;
+
+use super::{Shell, say};
+
+/// Remove bundles from the local store
+///
+/// Machines that run from a bundle go on; their files are freed when they end.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// name, name:version, or the first twelve or more digits of the digest
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+impl Args {
+    pub(super) fn run(self, shell: &Shell) -> Result<()> {
+        let store = shell.store()?;
+        for name in self.names {
+            let stored = store.find(&name, None)?;
+            store.remove(&stored)?;
+            say(&format!("{} {}", stored.title(), stored.digest))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! A command in a machine, connected to our own standard streams.
+
+use std::io;
+use std::time::Duration;
+
+use imgrun::{Control, EXIT_NOT_RUN, Error, Exit, Output, Result, Running, Status, Stdin};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::interrupt::Interrupts;
+use super::stdio::{self, Outlet};
+use super::tty;
+
+/// Past `--timeout` the agent kills the command; one that does not is waited for this long.
+const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
+
+/// What ends a shell's program whose reader went away: 128 + SIGPIPE.
+const EXIT_PIPE: u8 = 141;
+
+/// How the streams are connected.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Streams {
+    /// The guest's standard output goes to our standard error.
+    pub(super) output_to_stderr: bool,
+    /// A terminal: sizes are forwarded, and signals are keys.
+    pub(super) terminal: bool,
+    /// The command's own limit.
+    pub(super) timeout: Option<Duration>,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The command ended.
+    Exit(Exit),
+    /// A second signal came: the machine is to be killed.
+    Killed { code: u8 },
+}
+
+impl Outcome {
+    /// Our exit code.
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Outcome::Exit(exit) if exit.timed_out => imgrun::EXIT_TIMED_OUT,
+            Outcome::Exit(exit) => match exit.status {
+                Status::Code(code) => code,
+                Status::Signal(signal) => 128u8.saturating_add(signal),
+            },
+            Outcome::Killed { code } => *code,
+        }
+    }
+}
+
+/// Pumps until the command ended and all its output is written.
+pub(super) async fn attach(
+    mut running: Running,
+    streams: Streams,
+    interrupts: &mut Interrupts,
+) -> Result<Outcome> {
+    let own = |e: io::Error| Error::host("our standard streams").because(e);
+    let stdin = match running.stdin.take() {
+        Some(stdin) => Some((stdin, stdio::input().map_err(own)?)),
+        None => None,
+    };
+    let stdout = if streams.output_to_stderr { Outlet::stderr() } else { Outlet::stdout() };
+    let (stdout, stderr) = (stdout.map_err(own)?, Outlet::stderr().map_err(own)?);
+    let control = running.control();
+    let output = async {
+        let copies =
+            tokio::try_join!(copy(&mut running.stdout, stdout), copy(&mut running.stderr, stderr));
+        match copies? {
+            (true, true) => running_exit(&running).await,
+            // Nobody reads us any more: what `yes | head` does to `yes`.
+            _ => Ok(Outcome::Killed { code: EXIT_PIPE }),
+        }
+    };
+    tokio::select! {
+        outcome = output => outcome,
+        never = feed(stdin) => never,
+        outcome = forward(&control, streams, interrupts) => outcome,
+        () = overdue(streams.timeout) => {
+            let status = Status::Code(EXIT_NOT_RUN);
+            Ok(Outcome::Exit(Exit { status, timed_out: true }))
+        }
+    }
+}
+
+async fn running_exit(running: &Running) -> Result<Outcome> {
+    Ok(Outcome::Exit(running.wait().await?))
+}
+
+/// Copies until the stream ends and is written; false where our reader went away.
+async fn copy(from: &mut Output, to: Outlet) -> Result<bool> {
+    while let Some(bytes) = from.read().await? {
+        if !to.send(bytes).await {
+            break;
+        }
+    }
+    match to.finish().await {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Error::io("writing the guest's output", e)),
+    }
+}
+
+/// Feeds standard input; never returns but with an error.
+async fn feed(stdin: Option<(Stdin, mpsc::Receiver<Vec<u8>>)>) -> Result<Outcome> {
+    if let Some((mut stdin, mut pieces)) = stdin {
+        while let Some(piece) = pieces.recv().await {
+            if !stdin.write(&piece).await? {
+                break;
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// Forwards the first signal and the terminal's sizes; ends with the second signal. With a
+/// terminal in raw mode no signal is a key, so the first one is meant for us.
+async fn forward(
+    control: &Control,
+    streams: Streams,
+    interrupts: &mut Interrupts,
+) -> Result<Outcome> {
+    let sizes = signal(SignalKind::window_change());
+    let mut sizes = sizes.map_err(|e| Error::host("signal handlers").because(e))?;
+    let mut forwarded = streams.terminal;
+    loop {
+        tokio::select! {
+            signo = interrupts.next() => {
+                if forwarded {
+                    return Ok(Outcome::Killed { code: interrupts.exit_code() as u8 });
+                }
+                forwarded = true;
+                control.signal(signo)?;
+            }
+            _ = sizes.recv(), if streams.terminal => control.resize(tty::size())?,
+        }
+    }
+}
+
+async fn overdue(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout.saturating_add(TIMEOUT_GRACE)).await,
+        None => std::future::pending().await,
+    }
+}

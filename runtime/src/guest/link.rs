@@ -1,0 +1,270 @@
+//! The state that the two tasks and all handles of a session share: one lock, one signal.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use agent::{
+    AgentEvent, CHANNEL_CONTROL, CHANNELS_MAX, Exec, FaultCode, Frame, FromAgent, Message, Stream,
+    encode_data,
+};
+use tokio::io::{AsyncWrite, AsyncWriteExt, WriteHalf};
+use tokio::sync::Notify;
+
+use super::NotRun;
+use super::channel::{Channel, End, broken};
+use crate::{Error, Result};
+
+/// Frames that wait to be written, bytes. Standard input stops well below; a guest that makes us
+/// want to send more than this without reading any of it is cut off.
+pub(super) const OUT_BYTES_MAX: usize = 4 << 20;
+/// Standard input waits while this much is unwritten, bytes.
+const OUT_STDIN_BYTES_MAX: usize = 256 << 10;
+
+const SIGKILL: u8 = 9;
+
+/// A session's state.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    state: Mutex<State>,
+    /// Something in the state changed; everybody looks again. There are a handful of waiters.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    out: Vec<u8>,
+    channels: HashMap<u32, Channel>,
+    last_channel: u32,
+    failure: Option<String>,
+}
+
+impl Link {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code under the lock leaves it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `look` finds something in the state. Safe to give up.
+    async fn until<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Registered before looking, so that no change in between is missed.
+            changed.as_mut().enable();
+            if let Some(found) = look(&mut self.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    /// Ends the session: every handle gets this as its error. The first reason stays.
+    pub(super) fn fail(&self, why: &str) {
+        let mut state = self.lock();
+        state.failure.get_or_insert_with(|| why.to_string());
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Queues a small message.
+    pub(super) fn send(&self, channel: u32, message: &Message) -> Result<()> {
+        let mut state = self.lock();
+        state.alive()?;
+        message.encode(channel, &mut state.out).map_err(|e| Error::usage(e.to_string()))?;
+        if state.out.len() > OUT_BYTES_MAX {
+            state.failure = Some("the guest does not read what it is sent".to_string());
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// The writing task: what is queued, until the session fails.
+    pub(super) async fn send_all<S: AsyncWrite>(&self, mut write: WriteHalf<S>) {
+        loop {
+            let next = self.until(|state| match &state.failure {
+                Some(_) => Some(None),
+                None if state.out.is_empty() => None,
+                None => Some(Some(std::mem::take(&mut state.out))),
+            });
+            let Some(bytes) = next.await else { return };
+            self.changed.notify_waiters();
+            if let Err(e) = write.write_all(&bytes).await {
+                return self.fail(&super::lost(e).to_string());
+            }
+        }
+    }
+
+    /// Takes everything in `input`.
+    pub(super) fn receive(&self, wire: &mut FromAgent, input: &mut &[u8]) -> Result<()> {
+        while let Some(event) = wire.feed(input)? {
+            match event {
+                AgentEvent::Frame(frame) => self.receive_frame(frame)?,
+                AgentEvent::Ack(_) => return Err(broken("a second ACK")),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_frame(&self, frame: Frame) -> Result<()> {
+        let channel = frame.channel;
+        let message = Message::decode(frame)?;
+        if channel == CHANNEL_CONTROL {
+            return match message {
+                Message::Pong { .. } | Message::Error(_) => Ok(()),
+                _ => Err(broken("an unexpected frame on the control channel")),
+            };
+        }
+        let mut state = self.lock();
+        let known = state.channels.get_mut(&channel);
+        let known =
+            known.ok_or_else(|| broken(&format!("a frame on channel {channel}, not open")))?;
+        known.receive(message)?;
+        if known.abandoned && known.end.is_some() {
+            state.channels.remove(&channel);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Sends EXEC on a new channel.
+    pub(super) fn open(self: &Arc<Self>, exec: Exec) -> Result<Handle> {
+        let mut state = self.lock();
+        state.alive()?;
+        if state.channels.len() >= CHANNELS_MAX {
+            return Err(Error::usage(format!("{CHANNELS_MAX} commands run already")));
+        }
+        let id = loop {
+            state.last_channel = state.last_channel.wrapping_add(1).max(1);
+            if !state.channels.contains_key(&state.last_channel) {
+                break state.last_channel;
+            }
+        };
+        let request = Message::Exec(exec);
+        request.encode(id, &mut state.out).map_err(|e| Error::usage(e.to_string()))?;
+        state.channels.insert(id, Channel::default());
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(Handle { link: self.clone(), id })
+    }
+}
+
+impl State {
+    fn alive(&self) -> Result<()> {
+        self.failure.as_ref().map_or(Ok(()), |why| Err(Error::guest(why.clone())))
+    }
+}
+
+/// The right to a channel. Dropped before the command ended, it kills the command.
+#[derive(Debug)]
+pub(super) struct Handle {
+    link: Arc<Link>,
+    id: u32,
+}
+
+impl Handle {
+    /// Waits for something of the channel; an error once the session failed and `look` finds
+    /// nothing in what had arrived before.
+    async fn until<T>(&self, mut look: impl FnMut(&mut Channel) -> Option<T>) -> Result<T> {
+        self.link
+            .until(|state| {
+                let found = state.channels.get_mut(&self.id).and_then(&mut look);
+                found.map(Ok).or_else(|| state.alive().err().map(Err))
+            })
+            .await
+    }
+
+    /// Waits until the command runs; its process id.
+    pub(super) async fn started(&self) -> Result<u32, NotRun> {
+        let answer = self.until(|channel| match (&channel.end, channel.started) {
+            (Some(End::Fault(fault)), _) => Some(Err(fault.clone())),
+            (_, Some(pid)) => Some(Ok(pid)),
+            (_, None) => None,
+        });
+        answer.await?.map_err(|fault| NotRun {
+            error: match fault.code {
+                FaultCode::BadRequest | FaultCode::NoSuchUser | FaultCode::NoSuchCwd => {
+                    Error::usage(fault.text)
+                }
+                _ => Error::guest(fault.text),
+            },
+            code: Some(fault.code),
+        })
+    }
+
+    /// Waits until the command ended.
+    pub(super) async fn ended(&self) -> Result<agent::Exit> {
+        self.until(|channel| match channel.end {
+            Some(End::Exit(exit)) => Some(exit),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits for bytes of `stream`; `None` at its end.
+    pub(super) async fn read(&self, stream: Stream) -> Result<Option<Vec<u8>>> {
+        let taken = self.until(|channel| {
+            let inbox = channel.inbox(stream);
+            match (inbox.bytes.is_empty(), inbox.ended) {
+                (false, _) => Some(Some(inbox.take())),
+                (true, true) => Some(None),
+                (true, false) => None,
+            }
+        });
+        let Some((bytes, credit)) = taken.await? else { return Ok(None) };
+        if let Some(credit) = credit {
+            // Where the session has failed, what arrived before is still worth having.
+            let _ = self.send(&Message::Credit { stream, bytes: credit });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Queues some of `bytes` for standard input, as soon as there is room, and says how many.
+    /// Nothing is ever taken once the command ended: 0.
+    pub(super) async fn write(&self, bytes: &[u8]) -> Result<usize> {
+        let id = self.id;
+        let queued = self.link.until(|state| {
+            if let Err(e) = state.alive() {
+                return Some(Err(e));
+            }
+            let State { out, channels, .. } = state;
+            let Some(channel) = channels.get_mut(&id).filter(|c| c.end.is_none()) else {
+                return Some(Ok(0));
+            };
+            let n = bytes.len().min(channel.stdin.left());
+            if n == 0 || out.len() >= OUT_STDIN_BYTES_MAX {
+                return None;
+            }
+            if let Err(e) = channel.stdin.sent(n) {
+                return Some(Err(e.into()));
+            }
+            encode_data(id, Stream::Stdin, &bytes[..n], out);
+            Some(Ok(n))
+        });
+        let n = queued.await?;
+        self.link.changed.notify_waiters();
+        Ok(n)
+    }
+
+    /// Queues a message of this channel, unless the command ended.
+    pub(super) fn send(&self, message: &Message) -> Result<()> {
+        let ended = self.link.lock().channels.get(&self.id).is_none_or(|c| c.end.is_some());
+        if ended { Ok(()) } else { self.link.send(self.id, message) }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut state = self.link.lock();
+        let Some(channel) = state.channels.get_mut(&self.id) else { return };
+        if channel.end.is_some() {
+            state.channels.remove(&self.id);
+            return;
+        }
+        channel.abandoned = true;
+        drop(state);
+        // It fails only where the whole session did.
+        let _ = self.send(&Message::Signal { signo: SIGKILL });
+    }
+}

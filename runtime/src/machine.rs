@@ -1,0 +1,163 @@
+//! A bundle that is running.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use agent::Exec;
+use tokio::net::UnixStream;
+
+use crate::console::Console;
+use crate::guest::{Guest, NotRun, Running};
+use crate::lease::Lease;
+use crate::vmm::{self, Child};
+use crate::{Accel, Error, Result, Spec, Store, disk};
+
+/// How long a guest under KVM may take to answer, where nothing else is said.
+pub const BOOT_MAX_KVM: Duration = Duration::from_secs(30);
+/// How long a guest under TCG may take to answer, where nothing else is said.
+pub const BOOT_MAX_TCG: Duration = Duration::from_secs(120);
+/// After a panic or the end of its stream, a machine may take this long to end by itself.
+const ENDING_MAX: Duration = Duration::from_secs(2);
+/// A guest that was asked to shut down may take this long before it is killed.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+
+/// A machine whose agent answered. Dropping it kills it and removes its disks.
+///
+/// The fields are dropped in this order: first the session, then the VMM, which no other process
+/// outlives, then the directory with its disks.
+#[derive(Debug)]
+pub struct Machine {
+    guest: Guest,
+    vmm: Child,
+    console: Console,
+    _lease: Lease,
+    booted_in: Duration,
+}
+
+/// How long a guest may take to answer under `accel`.
+pub fn boot_max(accel: Accel) -> Duration {
+    match accel {
+        Accel::Kvm => BOOT_MAX_KVM,
+        Accel::Tcg => BOOT_MAX_TCG,
+    }
+}
+
+impl Machine {
+    /// Boots `spec` and waits until the agent in it answers, or `boot_max` passed. Dropping the
+    /// future at any moment leaves no process and no file.
+    ///
+    /// Call it on a thread that outlives the machine, such as a current-thread runtime's: the
+    /// kernel kills the VMM when the thread that started it ends.
+    ///
+    /// # Errors
+    /// `Host` where the VMM can not be started or refuses, `Guest` where the kernel panics, the
+    /// machine ends or nothing answers; the console's last lines are [`Error::detail_text`].
+    pub async fn boot(store: &Store, spec: &Spec, boot_max: Duration) -> Result<Machine> {
+        spec.check()?;
+        let began = Instant::now();
+        let lease = Lease::create(&store.machines())?;
+        let upper = lease.path().join("upper.ext4");
+        disk::format_upper(&upper, spec.upper_bytes)?;
+        let launch = vmm::launch(spec, Some(&upper));
+        let (agent, agent_end) = stream_pair()?;
+        let (console, console_end) = stream_pair()?;
+        let mut vmm = Child::spawn(&launch, agent_end, console_end)?;
+        let mut console = Console::read(console);
+        let (error, grace) = tokio::select! {
+            guest = Guest::greet(agent) => match guest {
+                Ok(guest) => {
+                    let booted_in = began.elapsed();
+                    return Ok(Machine { guest, vmm, console, _lease: lease, booted_in });
+                }
+                Err(e) => (e, ENDING_MAX),
+            },
+            () = console.panicked() => (panicked(), ENDING_MAX),
+            () = tokio::time::sleep(boot_max) => (silent(boot_max), Duration::ZERO),
+        };
+        Err(explain(error, grace, &mut vmm, &mut console).await)
+    }
+
+    /// From the start of the VMM to the agent's answer.
+    pub fn booted_in(&self) -> Duration {
+        self.booted_in
+    }
+
+    /// The session with the agent.
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// The VMM's process id.
+    pub fn vmm_pid(&self) -> u32 {
+        self.vmm.pid()
+    }
+
+    /// Starts a command; see [`Guest::exec`].
+    pub async fn exec(&self, exec: Exec) -> Result<Running, NotRun> {
+        self.guest.exec(exec).await
+    }
+
+    /// Adds to an error of class `Guest` what the console and the VMM said last.
+    pub async fn explain(&mut self, e: Error) -> Error {
+        explain(e, ENDING_MAX, &mut self.vmm, &mut self.console).await
+    }
+
+    /// Lets the guest end its commands and write everything to its disk, and waits until the
+    /// machine is gone; kills it where that takes more than 10 s.
+    ///
+    /// # Errors
+    /// `Guest` where it had to be killed: what it wrote last may be lost.
+    pub async fn shutdown(mut self) -> Result<()> {
+        self.guest.ask_shutdown()?;
+        match tokio::time::timeout(SHUTDOWN_MAX, self.vmm.exited()).await {
+            Ok(ended) => ended.map(|_| ()),
+            Err(_) => Err(Error::guest("the guest did not shut down and was killed")),
+        }
+    }
+
+    /// Ends the machine now, whatever it is doing.
+    pub fn kill(self) {}
+}
+
+/// A connected pair: our end for tokio, the other for a child.
+fn stream_pair() -> Result<(UnixStream, OwnedFd)> {
+    let pair = || {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))
+    };
+    pair().map_err(|e: std::io::Error| Error::host("a socket pair").because(e))
+}
+
+fn panicked() -> Error {
+    Error::guest("the guest's kernel panicked")
+}
+
+fn silent(boot_max: Duration) -> Error {
+    Error::guest(format!("the guest did not answer in {} s", boot_max.as_secs_f64()))
+        .hint("--boot-timeout gives it more time")
+}
+
+/// Finds out what is behind an error: a panic, a VMM that refused, a machine that went away. Waits
+/// for `grace` for the machine to end.
+async fn explain(e: Error, grace: Duration, vmm: &mut Child, console: &mut Console) -> Error {
+    let ended = tokio::time::timeout(grace, vmm.exited()).await;
+    if ended.is_ok() {
+        console.drained().await;
+    }
+    let (lines, stderr) = (console.last_lines(), vmm.stderr());
+    if let Ok(Ok(status)) = &ended
+        && !status.success()
+        && lines.is_empty()
+    {
+        let why = stderr.lines().last().unwrap_or("no message").to_string();
+        let error = Error::host(format!("{} ended ({status}): {why}", vmm.program()));
+        return if stderr.lines().count() > 1 { error.detail(stderr) } else { error };
+    }
+    let e = if console.has_panicked() { panicked() } else { e };
+    let evidence: Vec<String> = [lines, stderr].into_iter().filter(|t| !t.is_empty()).collect();
+    if evidence.is_empty() {
+        return e.detail("(the console is empty)");
+    }
+    e.detail(evidence.join("\n"))
+}

@@ -1,0 +1,232 @@
+//! What a machine is to be: a value, checked, that says nothing of how.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use bundle::{Arch, Init};
+
+use crate::{Error, Result};
+
+/// Virtual processors, at most: what a microvm's interrupt controller and our tests cover.
+pub const CPUS_MAX: u32 = 32;
+/// Memory that a Debian userland with our kernel starts in, MiB.
+pub const MEMORY_MIB_MIN: u32 = 64;
+/// Memory, at most, MiB.
+pub const MEMORY_MIB_MAX: u32 = 512 * 1024;
+/// Memory where nothing is said, MiB.
+pub const MEMORY_MIB_DEFAULT: u32 = 512;
+/// Room for what a machine writes, where nothing is said, bytes. Sparse: it costs what is used.
+pub const UPPER_BYTES_DEFAULT: u64 = 8 << 30;
+/// The kernel takes 2048 bytes in all; the VMM adds a word of 45 for each device.
+pub const CMDLINE_BYTES_MAX: usize = 1400;
+/// A host name is at most this long.
+pub const HOSTNAME_BYTES_MAX: usize = 63;
+
+/// How a machine's processors are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accel {
+    /// By the host's processor.
+    Kvm,
+    /// By QEMU's translator, in software.
+    Tcg,
+}
+
+impl Accel {
+    /// `kvm` or `tcg`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "tcg",
+        }
+    }
+}
+
+/// How a machine is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Not at all.
+    #[default]
+    None,
+}
+
+/// A name that a kernel and DNS accept: letters, digits, inner `-`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hostname(String);
+
+impl Hostname {
+    /// The nearest host name to `text`.
+    pub fn from_name(text: &str) -> Self {
+        let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let name: String = text.chars().take(HOSTNAME_BYTES_MAX).map(allowed).collect();
+        let name = name.trim_matches('-');
+        Hostname(if name.is_empty() { "machine".to_string() } else { name.to_string() })
+    }
+}
+
+impl fmt::Display for Hostname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Hostname {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if Hostname::from_name(text).0 == text {
+            return Ok(Hostname(text.to_string()));
+        }
+        Err(Error::usage(format!("host name {text:?}: letters, digits and inner - are allowed")))
+    }
+}
+
+/// A machine to boot.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The guest's architecture.
+    pub arch: Arch,
+    /// Who executes it.
+    pub accel: Accel,
+    /// Virtual processors, 1 to [`CPUS_MAX`].
+    pub cpus: u32,
+    /// Memory, MiB, [`MEMORY_MIB_MIN`] to [`MEMORY_MIB_MAX`].
+    pub memory_mib: u32,
+    /// The kernel: an uncompressed ELF file.
+    pub kernel: PathBuf,
+    /// The root file system: an ext4 image that is never written.
+    pub root: PathBuf,
+    /// Room for what the machine writes, bytes.
+    pub upper_bytes: u64,
+    /// What runs as process 1.
+    pub init: Init,
+    /// The image's own words for the kernel's command line. Ours come after them and win.
+    pub cmdline: Vec<String>,
+    /// The guest's name for itself.
+    pub hostname: Hostname,
+    /// How it is connected.
+    pub network: Network,
+    /// The rate of the host's time stamp counter, which a guest of [`Accel::Tcg`] sees: see
+    /// [`crate::tsc_khz`].
+    pub tsc_khz: Option<u64>,
+}
+
+impl Spec {
+    /// Checks every limit.
+    ///
+    /// # Errors
+    /// `Usage` for a number out of range, `Input` for words of the image that break the kernel's
+    /// command line, `Host` for an architecture that this version can not run.
+    pub fn check(&self) -> Result<()> {
+        if self.arch != Arch::X86_64 || Arch::host() != Arch::X86_64 {
+            return Err(Error::host(format!(
+                "a machine for {} can not be run on this {} host yet",
+                self.arch,
+                Arch::host()
+            )));
+        }
+        if !(1..=CPUS_MAX).contains(&self.cpus) {
+            return Err(Error::usage(format!("{} cpus: 1 to {CPUS_MAX} are allowed", self.cpus)));
+        }
+        if !(MEMORY_MIB_MIN..=MEMORY_MIB_MAX).contains(&self.memory_mib) {
+            return Err(Error::usage(format!(
+                "{} MiB of memory: {MEMORY_MIB_MIN} to {MEMORY_MIB_MAX} are allowed",
+                self.memory_mib
+            )));
+        }
+        let word = |w: &String| !w.is_empty() && w.bytes().all(|c| c.is_ascii_graphic());
+        if let Some(bad) = self.cmdline.iter().find(|w| !word(w)) {
+            return Err(Error::input(format!(
+                "the image's word {bad:?} for the kernel's command line: printable ASCII only"
+            )));
+        }
+        let bytes = self.kernel_cmdline(true).len();
+        if bytes > CMDLINE_BYTES_MAX {
+            return Err(Error::input(format!(
+                "a kernel command line of {bytes} bytes, {CMDLINE_BYTES_MAX} are allowed"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The kernel's command line; `upper` where there is an upper disk, whose serial number tells
+    /// the agent which one it is.
+    pub(crate) fn kernel_cmdline(&self, upper: bool) -> String {
+        let mut words = self.cmdline.clone();
+        let mut say = |word: &str| words.push(word.to_string());
+        say("root=/dev/vda");
+        say("ro");
+        say("rootfstype=ext4");
+        say(&format!("init={}", agent::GUEST_PATH));
+        say(&format!("imgtool.init={}", self.init.name()));
+        if upper {
+            say("imgtool.upper=upper");
+        }
+        say(&format!("imgtool.hostname={}", self.hostname));
+        for word in ["console=ttyS0", "quiet", "panic=-1", "reboot=t"] {
+            say(word);
+        }
+        if self.accel == Accel::Tcg {
+            // Without these a guest spends 300 ms calibrating timers that no KVM guest has to, and
+            // on a loaded host may hang in it for ever.
+            for word in ["no_timer_check", "nolapic_timer", "cryptomgr.notests"] {
+                say(word);
+            }
+            if let Some(khz) = self.tsc_khz {
+                say(&format!("tsc_early_khz={khz}"));
+                say("tsc=nowatchdog");
+            }
+        }
+        words.join(" ")
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn example() -> Spec {
+    Spec {
+        arch: Arch::X86_64,
+        accel: Accel::Tcg,
+        cpus: 1,
+        memory_mib: 512,
+        kernel: "/store/k/vmlinux".into(),
+        root: "/store/i,1/rootfs.ext4".into(),
+        upper_bytes: UPPER_BYTES_DEFAULT,
+        init: Init::Agent,
+        cmdline: vec!["loglevel=4".into()],
+        hostname: Hostname::from_name("debian"),
+        network: Network::None,
+        tsc_khz: Some(2_400_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_hold() {
+        assert!(example().check().is_ok());
+        let bad: [fn(&mut Spec); 6] = [
+            |s| s.cpus = 0,
+            |s| s.cpus = CPUS_MAX + 1,
+            |s| s.memory_mib = MEMORY_MIB_MIN - 1,
+            |s| s.cmdline = vec!["a b".into()],
+            |s| s.cmdline = vec!["a".repeat(CMDLINE_BYTES_MAX)],
+            |s| s.arch = Arch::Aarch64,
+        ];
+        for break_it in bad {
+            let mut spec = example();
+            break_it(&mut spec);
+            assert!(spec.check().is_err());
+        }
+    }
+
+    #[test]
+    fn host_names_are_labels() {
+        assert_eq!(Hostname::from_name("my_image-1.2").to_string(), "my-image-1-2");
+        assert_eq!(Hostname::from_name("--").to_string(), "machine");
+        assert!("a b".parse::<Hostname>().is_err());
+        assert!("-a".parse::<Hostname>().is_err());
+        assert!("web-1".parse::<Hostname>().is_ok());
+    }
+}

@@ -1,0 +1,114 @@
+//! Which kernel an image boots.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use bundle::{Arch, Kind, Reference};
+
+use super::{Store, Stored};
+use crate::{Cancel, Class, Error, Progress, Result};
+
+/// Bytes of an ELF header up to and with `e_machine`.
+const ELF_HEAD_BYTES: usize = 20;
+
+/// A guest kernel to boot: an uncompressed ELF file.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The file.
+    pub vmlinux: PathBuf,
+    /// How people name it: `name:version`, or the file's path.
+    pub title: String,
+}
+
+impl Store {
+    /// The kernel for `image`: `override_file` where given (an ELF file or a kernel bundle), else
+    /// the bundle that the image's manifest names by digest, from the store or from the directory
+    /// `beside` (where the image's packed file lay), from which it is then imported.
+    ///
+    /// # Errors
+    /// `Input` where there is no such kernel or the file is not one; `Trust` where the file that
+    /// carries the kernel's name has another digest.
+    pub fn kernel(
+        &self,
+        image: &Stored,
+        override_file: Option<&Path>,
+        beside: Option<&Path>,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Kernel> {
+        let arch = image.manifest.arch;
+        if let Some(file) = override_file {
+            return self.kernel_from(file, arch, progress, cancel);
+        }
+        let wanted = image.manifest.kernel.as_ref();
+        let wanted = wanted.ok_or_else(|| {
+            Error::input(format!("{} names no kernel", image.title())).hint("give one: --kernel")
+        })?;
+        if let Some(stored) = self.by_digest(wanted.digest)? {
+            return usable(&stored, arch);
+        }
+        let file = file_name(wanted, arch);
+        let candidate = beside.map(|dir| dir.join(&file)).filter(|path| path.exists());
+        let Some(candidate) = candidate else {
+            return Err(Error::input(format!(
+                "the kernel of {}, {file} ({}), was not imported",
+                image.title(),
+                wanted.digest.short()
+            ))
+            .hint(format!("import it (imgrun import {file}), or give one: --kernel FILE")));
+        };
+        let found = self
+            .import_expecting(&candidate, Some(wanted.digest), progress, cancel)
+            .map_err(|e| match e.class() {
+                Class::Trust => e.hint("the image was built for another build of this kernel"),
+                _ => e,
+            })?
+            .bundle;
+        usable(&found, arch)
+    }
+
+    fn kernel_from(
+        &self,
+        file: &Path,
+        arch: Arch,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Kernel> {
+        let open = || {
+            let mut head = Vec::new();
+            File::open(file)?.take(ELF_HEAD_BYTES as u64).read_to_end(&mut head)?;
+            Ok(head)
+        };
+        let head = open().map_err(|e| Error::io(file.display(), e))?;
+        if !head.starts_with(b"\x7fELF") {
+            let stored = self.import(file, progress, cancel)?.bundle;
+            return usable(&stored, arch).map_err(|e| e.within(file.display()));
+        }
+        let machine = head.get(18..20).map(|m| u16::from_le_bytes([m[0], m[1]]));
+        if machine != Some(arch.elf_machine()) {
+            return Err(Error::input(format!("{}: not a kernel for {arch}", file.display())));
+        }
+        let vmlinux = file.canonicalize().map_err(|e| Error::io(file.display(), e))?;
+        Ok(Kernel { vmlinux, title: file.display().to_string() })
+    }
+}
+
+fn usable(stored: &Stored, arch: Arch) -> Result<Kernel> {
+    let manifest = &stored.manifest;
+    if manifest.kind != Kind::Kernel {
+        return Err(Error::input(format!("{} is not a kernel", stored.title())));
+    }
+    if manifest.arch != arch {
+        return Err(Error::input(format!(
+            "the kernel {} is for {}, the image for {arch}",
+            stored.title(),
+            manifest.arch
+        )));
+    }
+    Ok(Kernel { vmlinux: stored.path("vmlinux"), title: stored.title() })
+}
+
+fn file_name(kernel: &Reference, arch: Arch) -> String {
+    format!("{}-{}-{arch}.tar.zst", kernel.name, kernel.version)
+}

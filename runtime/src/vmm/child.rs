@@ -1,0 +1,130 @@
+//! The VMM's process: started so that it can not outlive us, waited for through a pidfd.
+// `pre_exec`, to ask for a signal at the parent's death; and tokio wants a promise for the pidfd.
+#![allow(unsafe_code)]
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use rustix::process::{PidfdFlags, Signal, getpid, getppid, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::{Launch, PACKAGE};
+use crate::{Error, Result};
+
+/// What a VMM says on standard error is kept up to here, bytes.
+const STDERR_BYTES_MAX: usize = 8 * 1024;
+
+/// A running VMM. Dropping it kills it and waits until it is gone.
+#[derive(Debug)]
+pub(crate) struct Child {
+    child: std::process::Child,
+    pidfd: AsyncFd<OwnedFd>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    program: String,
+}
+
+impl Child {
+    /// Starts `launch` in a process group of its own, with `stdin` and `stdout` as its ends of
+    /// socket pairs. The kernel kills it when the calling *thread* ends, so call this on a thread
+    /// that lives as long as the machine (a current-thread runtime does).
+    pub(crate) fn spawn(launch: &Launch, stdin: OwnedFd, stdout: OwnedFd) -> Result<Self> {
+        let mut command = Command::new(&launch.program);
+        command.args(&launch.args).process_group(0);
+        command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::piped());
+        let parent = getpid();
+        let die_with_parent = move || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // We may have died before the request was in place.
+            if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+        };
+        // SAFETY: between fork and exec it makes two system calls and allocates nothing.
+        unsafe { command.pre_exec(die_with_parent) };
+        let mut child = command.spawn().map_err(|e| not_started(launch, e))?;
+        let stderr = Arc::new(Mutex::new(Vec::new()));
+        if let Some(pipe) = child.stderr.take() {
+            keep_tail(pipe, stderr.clone());
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        let watch = || -> io::Result<_> {
+            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+            // SAFETY: the `AsyncFd` owns the descriptor, and nothing takes it out or closes it.
+            Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+        };
+        match watch() {
+            Ok(pidfd) => Ok(Child { child, pidfd, stderr, program: launch.program.clone() }),
+            Err(e) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(Error::host(format!("{}: pidfd", launch.program)).because(e))
+            }
+        }
+    }
+
+    /// Waits until the process ends; may be given up and called again.
+    pub(crate) async fn exited(&mut self) -> Result<ExitStatus> {
+        let failed = |e| Error::host("waiting for the VMM").because(e);
+        loop {
+            // Asked first: once the process was waited for, its pidfd says nothing more.
+            if let Some(status) = self.child.try_wait().map_err(failed)? {
+                return Ok(status);
+            }
+            let mut ready = self.pidfd.readable().await.map_err(failed)?;
+            ready.clear_ready();
+        }
+    }
+
+    /// Kills the process and waits until it is gone, a few milliseconds.
+    pub(crate) fn kill(&mut self) {
+        // Both fail only where the process was waited for already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The end of what it said on standard error.
+    pub(crate) fn stderr(&self) -> String {
+        let bytes = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        crate::console::printable(&bytes)
+    }
+
+    /// The program's name.
+    pub(crate) fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A thread, because it must go on while the runtime is busy elsewhere; it ends with the pipe.
+fn keep_tail(mut pipe: impl Read + Send + 'static, tail: Arc<Mutex<Vec<u8>>>) {
+    let read = move || {
+        let mut buffer = [0; 1024];
+        while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+            tail.extend_from_slice(&buffer[..n]);
+            let excess = tail.len().saturating_sub(STDERR_BYTES_MAX);
+            tail.drain(..excess);
+        }
+    };
+    // Without the thread the messages are lost, and a VMM that says more than a pipe holds stops.
+    let _ = thread::Builder::new().name("vmm-stderr".into()).spawn(read);
+}
+
+fn not_started(launch: &Launch, e: io::Error) -> Error {
+    let missing = e.kind() == io::ErrorKind::NotFound;
+    let error = Error::host(format!("{}: can not be started", launch.program)).because(e);
+    if missing { error.hint(format!("install it: apt install {PACKAGE}")) } else { error }
+}

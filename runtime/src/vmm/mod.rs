@@ -1,0 +1,47 @@
+//! Programs that run machines. A VMM is a child process: what to start is a value that can be
+//! printed and tested ([`launch`]), starting it is another step.
+//!
+//! The child inherits two socket pairs and no path: its standard input is the agent's port, its
+//! standard output the console. There is no socket file that could be too long for `sun_path`, be
+//! left behind, or be connected to by somebody else.
+
+mod child;
+mod qemu;
+
+use std::fmt;
+use std::path::Path;
+
+use crate::Spec;
+
+pub(crate) use child::Child;
+pub(crate) use qemu::{PACKAGE, binary};
+
+/// What to start: a program and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The program, to be looked up in `PATH`.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+}
+
+/// What to start for `spec`, with the upper disk `upper` where there is one. Pure.
+pub fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
+    qemu::launch(spec, upper)
+}
+
+impl fmt::Display for Launch {
+    /// As a shell would take it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.program)?;
+        for arg in &self.args {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+,./:".contains(c);
+            if !arg.is_empty() && arg.chars().all(plain) {
+                write!(f, " {arg}")?;
+            } else {
+                write!(f, " '{}'", arg.replace('\'', r"'\''"))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! QEMU's command line.
+//!
+//! The machine is a `microvm` without ACPI: devices on virtio-mmio, found by the kernel through
+//! words that QEMU adds to its command line (it does so only with `acpi=off`). Such a guest has no
+//! way to power off; it resets, and `-no-reboot` turns that into an exit.
+
+use std::path::Path;
+
+use bundle::Arch;
+
+use super::Launch;
+use crate::{Accel, Network, Spec};
+
+/// The Debian package that holds the program for `arch`.
+pub(crate) const PACKAGE: &str = "qemu-system-x86";
+
+/// The program that runs guests of `arch`.
+pub(crate) fn binary(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "qemu-system-x86_64",
+        Arch::Aarch64 => "qemu-system-aarch64",
+    }
+}
+
+pub(super) fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
+    let mut args = Vec::new();
+    let mut add = |option: &str, value: String| {
+        args.push(format!("-{option}"));
+        args.push(value);
+    };
+    // The memory is an object of its own so that a snapshot can keep it in a file.
+    add("object", format!("memory-backend-memfd,id=memory,share=on,size={}M", spec.memory_mib));
+    let pcie = "pcie=off,usb=off,graphics=off";
+    add("M", format!("microvm,acpi=off,{pcie},memory-backend=memory"));
+    add("accel", spec.accel.name().to_string());
+    add("cpu", cpu(spec.accel).to_string());
+    add("smp", spec.cpus.to_string());
+    add("m", format!("{}M", spec.memory_mib));
+    add("kernel", spec.kernel.display().to_string());
+    add("append", spec.kernel_cmdline(upper.is_some()));
+    disks(spec, upper, &mut add);
+    // Descriptors 0 and 1 are our ends of socket pairs: see the module above.
+    add("chardev", "socket,id=agent,fd=0".to_string());
+    add("device", "virtio-serial-device,bus=virtio-mmio-bus.2,max_ports=2".to_string());
+    add("device", format!("virtserialport,chardev=agent,name={}", agent::PORT_NAME));
+    add("chardev", "socket,id=console,fd=1".to_string());
+    add("serial", "chardev:console".to_string());
+    add("object", "rng-builtin,id=random".to_string());
+    add("device", "virtio-rng-device,bus=virtio-mmio-bus.3,rng=random".to_string());
+    match spec.network {
+        Network::None => add("nic", "none".to_string()),
+    }
+    let deny = "obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+    add("sandbox", format!("on,{deny}"));
+    add("display", "none".to_string());
+    for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+        args.push(flag.to_string());
+    }
+    Launch { program: binary(spec.arch).to_string(), args }
+}
+
+/// The root must be the first block device that the kernel finds, `/dev/vda`. QEMU tells the kernel
+/// of the buses from the last to the first, so the root's is the higher one; the boot tests see to
+/// it. The agent knows the upper disk by its serial number.
+fn disks(spec: &Spec, upper: Option<&Path>, add: &mut impl FnMut(&str, String)) {
+    let file = |path: &Path| path.display().to_string().replace(',', ",,");
+    let root = file(&spec.root);
+    add(
+        "blockdev",
+        format!("raw,node-name=root,read-only=on,file.driver=file,file.filename={root}"),
+    );
+    let bus = "bus=virtio-mmio-bus";
+    add("device", format!("virtio-blk-device,{bus}.1,drive=root,serial=root"));
+    if let Some(upper) = upper {
+        // Thrown away with the machine: nobody waits for it to reach the disk.
+        let options = "raw,node-name=upper,discard=unmap,cache.no-flush=on,file.driver=file";
+        add("blockdev", format!("{options},file.filename={}", file(upper)));
+        add("device", format!("virtio-blk-device,{bus}.0,drive=upper,serial=upper"));
+    }
+}
+
+fn cpu(accel: Accel) -> &'static str {
+    match accel {
+        Accel::Kvm => "host",
+        Accel::Tcg => "max",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::example;
+
+    #[test]
+    fn the_command_line_is_the_golden_one() {
+        let launch = super::super::launch(&example(), Some(Path::new("/run/m/upper.ext4")));
+        let text = launch.to_string().replace(" -", "\n-");
+        assert_eq!(format!("{text}\n"), include_str!("qemu.golden"));
+    }
+}

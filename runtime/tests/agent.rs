@@ -1,0 +1,122 @@
+//! The host's end of the protocol against the real agent program, without a machine.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use imgrun::{Exec, FaultCode, Guest, Status};
+use tokio::net::UnixListener;
+
+/// An agent that was told to connect to us, killed when dropped.
+struct Agent {
+    child: Child,
+    listener: UnixListener,
+    _dir: tempfile::TempDir,
+}
+
+impl Agent {
+    fn start() -> Agent {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("agent");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut command = Command::new(program());
+        command.args(["serve", "--socket"]).arg(&socket).stdin(Stdio::null());
+        Agent { child: command.spawn().unwrap(), listener, _dir: dir }
+    }
+
+    async fn greet(&self) -> Guest {
+        let (stream, _) = within(self.listener.accept()).await.unwrap();
+        within(Guest::greet(stream)).await.unwrap()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The agent, built beside this test. Cargo builds no other package's program for us.
+fn program() -> PathBuf {
+    let path = std::env::current_exe().unwrap();
+    let target = path.parent().and_then(Path::parent).unwrap();
+    let built =
+        Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "imgtool-agent"]).status();
+    assert!(built.unwrap().success(), "the agent does not build");
+    target.join("imgagent")
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), work).await.expect("no answer in 20 s")
+}
+
+fn shell(script: &str) -> Exec {
+    let argv = ["/bin/sh", "-c", script].map(|a| a.as_bytes().to_vec()).to_vec();
+    Exec { argv, ..Exec::default() }
+}
+
+/// Runs `exec` to its end: stdout, stderr, status.
+async fn run(guest: &Guest, exec: Exec, input: Vec<u8>) -> (Vec<u8>, Vec<u8>, Status) {
+    let mut running = within(guest.exec(exec)).await.unwrap();
+    let stdin = running.stdin.take();
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            stdin.write(&input).await.unwrap();
+        }
+    };
+    let ((), out, err) = within(async {
+        tokio::join!(feed, running.stdout.read_to_end(1 << 30), running.stderr.read_to_end(1 << 30))
+    })
+    .await;
+    let exit = within(running.wait()).await.unwrap();
+    (out.unwrap(), err.unwrap(), exit.status)
+}
+
+#[tokio::test]
+async fn a_command_has_its_streams_apart_and_its_code() {
+    let agent = Agent::start();
+    let guest = agent.greet().await;
+    let (out, err, status) = run(&guest, shell("echo a; echo b >&2; exit 42"), vec![]).await;
+    assert_eq!((&out[..], &err[..], status), (&b"a\n"[..], &b"b\n"[..], Status::Code(42)));
+    let (_, _, status) = run(&guest, shell("kill -9 $$"), vec![]).await;
+    assert_eq!(status, Status::Signal(9));
+}
+
+#[tokio::test]
+async fn ten_megabytes_come_back_exactly() {
+    let agent = Agent::start();
+    let guest = agent.greet().await;
+    // All byte values, and the first bytes of a greeting, which data must be able to carry.
+    let mut input: Vec<u8> = (0..10_000_000u32).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
+    input[5_000_000..5_000_008].copy_from_slice(b"\xF5imgHEL\xFA");
+    let exec = Exec { stdin: true, ..shell("cat") };
+    let (out, _, status) = run(&guest, exec, input.clone()).await;
+    assert!(out == input, "{} bytes came back", out.len());
+    assert_eq!(status, Status::Code(0));
+}
+
+#[tokio::test]
+async fn what_can_not_run_says_why() {
+    let agent = Agent::start();
+    let guest = agent.greet().await;
+    let exec = Exec { argv: vec![b"/no/such".to_vec()], ..Exec::default() };
+    assert_eq!(guest.exec(exec).await.unwrap_err().code, Some(FaultCode::NotFound));
+    let exec = Exec { argv: vec![b"/etc/passwd".to_vec()], ..Exec::default() };
+    assert_eq!(guest.exec(exec).await.unwrap_err().code, Some(FaultCode::NotExecutable));
+}
+
+#[tokio::test]
+async fn many_commands_at_once_and_one_that_is_given_up() {
+    let agent = Agent::start();
+    let guest = agent.greet().await;
+    let given_up = within(guest.exec(shell("sleep 1000"))).await.unwrap();
+    drop(given_up);
+    let commands: Vec<_> = (0..20).map(|i| format!("head -c {i}00000 /dev/zero")).collect();
+    let all = commands.iter().map(|c| run(&guest, shell(c), vec![]));
+    let mut lengths = Vec::new();
+    for one in all {
+        lengths.push(one.await.0.len());
+    }
+    assert_eq!(lengths, (0..20).map(|i| i * 100_000).collect::<Vec<_>>());
+}

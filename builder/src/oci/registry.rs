@@ -218,7 +218,7 @@ async fn fetch_all(
             let fetched = download::fetch(&session, &blob, &cache, &stage, &progress).await;
             fetched.map_err(|e| e.within(origin))?;
             stage.finish("fetched");
-            Ok(())
+            Ok::<(), Error>(())
         });
     }
     while let Some(done) = downloads.join_next().await {

@@ -20,6 +20,8 @@ mod config;
 mod entry;
 mod fragment;
 mod source;
+#[cfg(test)]
+mod tests;
 mod toolchain;
 
 use std::fs::{self, File, TryLockError};

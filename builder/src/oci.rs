@@ -5,18 +5,20 @@ mod docker;
 mod image;
 mod layout;
 mod reference;
+mod registry;
 mod wire;
 
 use bundle::Arch;
 use imgrun::Progress;
 
+use crate::Result;
 use crate::cache::Cache;
 use crate::source::Resolved;
-use crate::{Error, Result};
 use archive::Archive;
 use layout::Files;
 
 pub use reference::{Pick, Reference, RegistryReference};
+pub use registry::Credentials;
 
 /// Brings the image `reference` for `arch` to local disk: from a registry into `cache`; what is
 /// on disk already is used where it is.
@@ -28,6 +30,24 @@ pub use reference::{Pick, Reference, RegistryReference};
 pub fn resolve(
     reference: &Reference,
     arch: Arch,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<Resolved> {
+    let credentials = match reference {
+        Reference::Registry(_) => Credentials::of_user()?,
+        _ => Credentials::none(),
+    };
+    resolve_as(reference, arch, &credentials, cache, progress)
+}
+
+/// As [`resolve`], with these log-ins instead of the user's.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_as(
+    reference: &Reference,
+    arch: Arch,
+    credentials: &Credentials,
     cache: &Cache,
     progress: &Progress,
 ) -> Result<Resolved> {
@@ -43,9 +63,8 @@ pub fn resolve(
         Reference::DockerArchive { file, name } => {
             docker::resolve(&Archive::open(file)?, name.as_deref(), arch, &origin)
         }
-        Reference::Registry(_) => {
-            let _ = (cache, progress);
-            Err(Error::bug("registries come next"))
+        Reference::Registry(reference) => {
+            registry::resolve(reference, arch, credentials, cache, progress)
         }
     }
 }

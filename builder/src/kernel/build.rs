@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bundle::Arch;
-use imgrun::{Progress, Tool, Unit, tool};
+use imgrun::{Class, Progress, Tool, Unit, tool};
 
 use super::fragment::Request;
 use super::toolchain::Toolchain;
@@ -153,13 +153,22 @@ impl Build<'_> {
                 }
             })
             .run()
-            .map_err(|e| e.hint(format!("the whole log is {}", self.log.display())))?;
+            .map_err(|e| self.with_log(e))?;
         let objects = objects.into_inner().unwrap_or_else(|p| p.into_inner());
         stage.finish(format!("{objects} files"));
         Ok(objects)
     }
 
-    /// `make` as every step calls it. The order of what it says last wins over the environment.
+    /// The log stays where it can tell something.
+    fn with_log(&self, error: Error) -> Error {
+        if error.class() == Class::Interrupted {
+            let _ = fs::remove_file(self.log);
+            return error;
+        }
+        error.hint(format!("the whole log is {}", self.log.display()))
+    }
+
+    /// `make` as every step calls it.
     fn make(&self, target: &str) -> Result<Tool<'static>> {
         let (source, build) = (self.dir.join("source"), self.dir.join("build"));
         let maps = [(&source, "."), (&build, ".")]

@@ -129,9 +129,14 @@ impl Descriptor {
             || self.annotations.as_ref().is_some_and(|all| all.contains_key(ATTACHMENT))
     }
 
+    /// Whether registries keep it with the manifests rather than with the blobs.
+    pub(super) fn is_manifest(&self) -> bool {
+        let types = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
+        types.contains(&self.media_type.as_str())
+    }
+
     pub(super) fn is_image(&self) -> bool {
-        let types = ["", OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
-        types.contains(&self.media_type.as_str()) && !self.is_attachment()
+        (self.media_type.is_empty() || self.is_manifest()) && !self.is_attachment()
     }
 }
 

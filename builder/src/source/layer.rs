@@ -416,6 +416,20 @@ mod tests {
     }
 
     #[test]
+    fn a_bomb_stops_at_the_cap() {
+        let tar = tar();
+        let stored = gzip(&tar);
+        let stored = store(&stored, Digest::of(&stored));
+        let mut stream = stored.layer.decompressed().unwrap();
+        stream.left = tar.len() as u64;
+        assert!(stream.read_to_end(&mut Vec::new()).is_ok());
+        let mut stream = stored.layer.decompressed().unwrap();
+        stream.left = tar.len() as u64 - 1;
+        let error = into_error("x", stream.read_to_end(&mut Vec::new()).unwrap_err());
+        assert!(error.to_string().contains("it decompresses to more than"), "{error}");
+    }
+
+    #[test]
     fn other_compressions_are_refused_by_name() {
         let table: [(&[u8], &str); 5] = [
             (b"\xfd7zXZ\0more", "xz compression is not supported"),

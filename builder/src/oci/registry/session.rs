@@ -1,0 +1,313 @@
+//! Requests to one repository: addresses, tokens, what an answer means.
+//!
+//! A log-in is sent to the registry itself and to the token server that the registry names, never
+//! to another host that an answer sends us on to (reqwest drops it there). Plain http is for
+//! loopback hosts only; an https answer can not send us to http.
+
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
+use reqwest::header::{CONTENT_LENGTH, WWW_AUTHENTICATE};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
+use serde::Deserialize;
+
+use super::challenge::Challenge;
+use super::credentials::{Credentials, Login};
+use super::retry::{Failure, retry_after};
+use crate::oci::RegistryReference;
+use crate::{Error, Result};
+
+/// An answer of a token server is at most this long.
+const TOKEN_BYTES_MAX: u64 = 1 << 20;
+/// What we read of an error's text.
+const ERROR_BYTES_MAX: u64 = 16 << 10;
+/// What we show of it.
+const ERROR_CHARS_MAX: usize = 200;
+/// A server has this long to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A server may be silent for this long.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Answers that send us on, at most.
+const REDIRECTS_MAX: usize = 5;
+
+/// A connection to one repository.
+pub(super) struct Session {
+    client: Client,
+    /// `https://host/v2/repository`.
+    base: String,
+    login: Option<Login>,
+    /// The `Authorization` that the registry has taken last.
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    access_token: Option<String>,
+}
+
+impl Session {
+    pub(super) fn new(reference: &RegistryReference, credentials: &Credentials) -> Result<Session> {
+        // Docker's own registry is not where its name says.
+        let host = match reference.host.as_str() {
+            "docker.io" => "registry-1.docker.io",
+            host => host,
+        };
+        let scheme = if is_loopback(host) { "http" } else { "https" };
+        let base = format!("{scheme}://{host}/v2/{}", reference.repository);
+        Url::parse(&base).map_err(|e| Error::input(format!("{reference}: {base}")).because(e))?;
+        let mut builder = Client::builder()
+            .user_agent(concat!("imgtool/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(STALL_TIMEOUT)
+            .referer(false)
+            .redirect(redirect::Policy::custom(follow));
+        if scheme == "http" {
+            builder = builder.no_proxy();
+        }
+        let client = builder.build().map_err(|e| {
+            Error::host("set up https").because(e).hint("apt-get install ca-certificates")
+        })?;
+        let login = credentials.find(reference).cloned();
+        Ok(Session { client, base, login, authorization: Mutex::new(None) })
+    }
+
+    /// Asks for `path` within the repository, and says who we are where that is wanted. `accept`
+    /// are media types; `from` is the first byte wanted.
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        accept: &str,
+        from: u64,
+    ) -> Result<Response, Failure> {
+        let url = format!("{}/{path}", self.base);
+        let mut request = self.client.get(&url).header(ACCEPT, accept);
+        if from > 0 {
+            request = request.header(RANGE, format!("bytes={from}-"));
+        }
+        let again = request.try_clone();
+        let known = self.known_authorization();
+        let response = send(with_authorization(request, known)).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return accept_status(response).await;
+        }
+        let authorization = self.authorize(&response).await?;
+        *self.authorization.lock().unwrap_or_else(|p| p.into_inner()) = Some(authorization.clone());
+        let again = again.ok_or_else(|| Error::bug(format!("{url}: can not be asked twice")))?;
+        accept_status(send(with_authorization(again, Some(authorization))).await?).await
+    }
+
+    fn known_authorization(&self) -> Option<HeaderValue> {
+        self.authorization.lock().unwrap_or_else(|p| p.into_inner()).clone()
+    }
+
+    /// What to answer to a challenge.
+    async fn authorize(&self, response: &Response) -> Result<HeaderValue, Failure> {
+        let url = response.url();
+        let headers = response.headers().get_all(WWW_AUTHENTICATE).into_iter();
+        let challenge = Challenge::parse(headers.filter_map(|value| value.to_str().ok()));
+        let refused = |why: &str| {
+            Error::input(format!("{url}: the registry wants a log-in{why}"))
+                .hint("log in with `skopeo login` or `docker login`")
+        };
+        match (challenge, &self.login) {
+            (Some(Challenge::Basic), Some(login)) => {
+                use base64::Engine as _;
+                let plain = format!("{}:{}", login.user, login.password);
+                let code = base64::engine::general_purpose::STANDARD.encode(plain);
+                Ok(secret(&format!("Basic {code}"))?)
+            }
+            (Some(Challenge::Basic), None) => Err(refused("").into()),
+            (Some(Challenge::Bearer { realm, service, scope }), login) => {
+                self.token(&realm, service, scope, login.as_ref()).await
+            }
+            (None, _) => Err(refused(" of a kind that we do not know").into()),
+        }
+    }
+
+    async fn token(
+        &self,
+        realm: &str,
+        service: Option<String>,
+        scope: Option<String>,
+        login: Option<&Login>,
+    ) -> Result<HeaderValue, Failure> {
+        let mut url = Url::parse(realm)
+            .map_err(|e| Error::network(format!("token server {realm:?}")).because(e))?;
+        let from_http = self.base.starts_with("http://");
+        if url.scheme() != "https" && !(from_http && is_loopback_url(&url)) {
+            return Err(Error::network(format!("token server {realm}: it is not https")).into());
+        }
+        for (key, value) in [("service", service), ("scope", scope)] {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(key, &value);
+            }
+        }
+        let mut request = self.client.get(url.clone());
+        if let Some(login) = login {
+            request = request.basic_auth(&login.user, Some(&login.password));
+        }
+        let response = send(request).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            return Err(Error::input(format!("{url}: the log-in is refused"))
+                .hint("log in again with `skopeo login` or `docker login`")
+                .into());
+        }
+        let json = body(accept_status(response).await?, TOKEN_BYTES_MAX).await?;
+        let token = serde_json::from_slice::<Token>(&json).ok();
+        let token = token.and_then(|t| t.token.or(t.access_token)).filter(|t| !t.is_empty());
+        let token = token.ok_or_else(|| Error::network(format!("{url}: it gave no token")))?;
+        Ok(secret(&format!("Bearer {token}"))?)
+    }
+}
+
+fn with_authorization(request: RequestBuilder, value: Option<HeaderValue>) -> RequestBuilder {
+    match value {
+        Some(value) => request.header(AUTHORIZATION, value),
+        None => request,
+    }
+}
+
+fn secret(text: &str) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(text)
+        .map_err(|_| Error::input("a user, password or token with characters that are no text"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+async fn send(request: RequestBuilder) -> Result<Response, Failure> {
+    request.send().await.map_err(|e| {
+        let (unreached, lasting) = (e.is_connect(), e.is_redirect() || e.is_builder());
+        let error = broken(e);
+        match (lasting, unreached) {
+            (true, _) => error.into(),
+            (false, true) => Failure::unreached(error),
+            (false, false) => Failure::passing(error, None),
+        }
+    })
+}
+
+/// A failed exchange as an error of ours: the address, then the innermost cause, which alone says
+/// something ("connection refused").
+pub(super) fn broken(error: reqwest::Error) -> Error {
+    let url = error.url().map(|url| url.as_str().to_string()).unwrap_or_default();
+    let what = if error.is_timeout() { "no answer in time" } else { "no answer" };
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Error::network(format!("{url}: {what}: {cause}"))
+}
+
+/// The answer again, if it is one that we asked for.
+async fn accept_status(response: Response) -> Result<Response, Failure> {
+    let (status, url) = (response.status(), response.url().clone());
+    if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
+        return Ok(response);
+    }
+    let after = header(response.headers(), RETRY_AFTER)
+        .and_then(|value| retry_after(&value, SystemTime::now()));
+    let said = said(response).await;
+    let about = |what: &str| format!("{url}: {what} ({}){said}", status.as_u16());
+    Err(match status {
+        StatusCode::NOT_FOUND => Error::input(about("there is no such image")).into(),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let error = Error::input(about("access is denied"));
+            error.hint("is its name right, and are you logged in there?").into()
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            Failure::passing(Error::network(about("too many requests")), after)
+        }
+        StatusCode::REQUEST_TIMEOUT => Failure::passing(Error::network(about("timeout")), after),
+        _ if status.is_server_error() => {
+            Failure::passing(Error::network(about("the server failed")), after)
+        }
+        _ => Error::network(about("an answer that we do not understand")).into(),
+    })
+}
+
+/// What the registry says about an error (OCI distribution specification, "Error Codes").
+async fn said(response: Response) -> String {
+    #[derive(Deserialize)]
+    struct Said {
+        errors: Vec<Item>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        #[serde(default)]
+        message: String,
+    }
+    let Ok(json) = body(response, ERROR_BYTES_MAX).await else { return String::new() };
+    let Ok(said) = serde_json::from_slice::<Said>(&json) else { return String::new() };
+    let messages: Vec<_> = said.errors.into_iter().map(|item| item.message).collect();
+    let text: String = messages.join("; ").chars().take(ERROR_CHARS_MAX).collect();
+    let text = text.replace(|c: char| c.is_control(), " ");
+    if text.trim().is_empty() { text } else { format!(": {text}") }
+}
+
+/// The whole answer, if it has at most `bytes_max` bytes.
+pub(super) async fn body(mut response: Response, bytes_max: u64) -> Result<Vec<u8>, Failure> {
+    let url = response.url().clone();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| Failure::passing(broken(e), None))? {
+        if (bytes.len() + chunk.len()) as u64 > bytes_max {
+            return Err(Error::network(format!("{url}: more than {bytes_max} bytes")).into());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+pub(super) fn header(headers: &HeaderMap, name: reqwest::header::HeaderName) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_string())
+}
+
+/// How long the answer says it is.
+pub(super) fn content_length(response: &Response) -> Option<u64> {
+    header(response.headers(), CONTENT_LENGTH)?.parse().ok()
+}
+
+/// Whether to go where an answer sends us.
+fn follow(attempt: redirect::Attempt) -> redirect::Action {
+    let from_http = attempt.previous().last().is_some_and(|url| url.scheme() == "http");
+    let safe = attempt.url().scheme() == "https" || (from_http && is_loopback_url(attempt.url()));
+    if !safe {
+        attempt.error("it sends us on to a place without https")
+    } else if attempt.previous().len() > REDIRECTS_MAX {
+        attempt.error("it sends us on too often")
+    } else {
+        attempt.follow()
+    }
+}
+
+fn is_loopback_url(url: &Url) -> bool {
+    url.host_str().is_some_and(is_loopback)
+}
+
+/// Whether `host`, perhaps with a port, is this machine.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or(host),
+    };
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:5", "127.9.9.9", "[::1]:5000"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["r.example", "localhost.example", "10.0.0.1:80", "[::2]", "127.0.0.1.example"]
+        {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

@@ -123,8 +123,7 @@ impl Machine {
 /// More memory than there is would not fail: it would be promised, and the host run out of it.
 fn check_memory(spec: &Spec) -> Result<()> {
     let info = rustix::system::sysinfo();
-    let host_mib = u64::try_from(info.totalram).unwrap_or(u64::MAX) / (1 << 20)
-        * u64::from(info.mem_unit.max(1));
+    let host_mib = info.totalram.saturating_mul(info.mem_unit.into()) >> 20;
     if u64::from(spec.memory_mib) <= host_mib {
         return Ok(());
     }

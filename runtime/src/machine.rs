@@ -10,7 +10,7 @@ use crate::console::Console;
 use crate::guest::{Guest, NotRun, Running};
 use crate::lease::Lease;
 use crate::vmm::{self, Child};
-use crate::{Accel, Error, Result, Spec, Store, disk};
+use crate::{Accel, Class, Error, Result, Spec, Store, disk};
 
 /// How long a guest under KVM may take to answer, where nothing else is said.
 pub const BOOT_MAX_KVM: Duration = Duration::from_secs(30);
@@ -160,18 +160,19 @@ async fn explain(e: Error, grace: Duration, vmm: &mut Child, console: &mut Conso
         console.drained().await;
     }
     let (lines, stderr) = (console.last_lines(), vmm.stderr());
-    if let Ok(Ok(status)) = &ended
-        && !status.success()
-        && lines.is_empty()
-    {
-        let why = stderr.lines().last().unwrap_or("no message").to_string();
-        let error = Error::host(format!("{} ended ({status}): {why}", vmm.program()));
-        return if stderr.lines().count() > 1 { error.detail(stderr) } else { error };
+    let e = match ended {
+        Ok(Ok(status)) if !status.success() => {
+            let why = stderr.lines().last().map(|why| format!(": {why}")).unwrap_or_default();
+            Error::host(format!("{} ended ({status}){why}", vmm.program()))
+        }
+        _ if console.has_panicked() => panicked(),
+        _ => e,
+    };
+    // One line of the VMM's is in the message already.
+    let more = Some(stderr).filter(|text| text.lines().count() > 1);
+    let evidence: Vec<String> = [lines].into_iter().chain(more).filter(|t| !t.is_empty()).collect();
+    match e.class() {
+        Class::Guest if evidence.is_empty() => e.detail("(the console is empty)"),
+        _ => e.detail(evidence.join("\n")),
     }
-    let e = if console.has_panicked() { panicked() } else { e };
-    let evidence: Vec<String> = [lines, stderr].into_iter().filter(|t| !t.is_empty()).collect();
-    if evidence.is_empty() {
-        return e.detail("(the console is empty)");
-    }
-    e.detail(evidence.join("\n"))
 }

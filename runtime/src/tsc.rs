@@ -4,14 +4,14 @@
 //! timer, which takes 50 ms and, on a loaded host, fails so that the boot hangs; so it is told.
 #![allow(unsafe_code)] // RDTSC is an intrinsic
 
-use std::time::{Duration, Instant};
-
-/// Long enough for an error below 0.1 %, short beside a boot.
-const MEASURE: Duration = Duration::from_millis(10);
-
 /// Measured over 10 ms, kHz; `None` on machines without such a counter.
 #[cfg(target_arch = "x86_64")]
 pub fn tsc_khz() -> Option<u64> {
+    use std::time::{Duration, Instant};
+
+    /// Long enough for an error below 0.1 %, short beside a boot.
+    const MEASURE: Duration = Duration::from_millis(10);
+
     // SAFETY: every x86_64 processor has RDTSC and user code may run it; it touches no memory.
     let read = || unsafe { core::arch::x86_64::_rdtsc() };
     let (began, first) = (Instant::now(), read());

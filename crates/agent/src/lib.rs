@@ -31,7 +31,15 @@
 //! of the channel. Frames for a channel that is not open are ignored: they crossed an `Exit`.
 //!
 //! A sender may have [`WINDOW_BYTES`] on the way per channel and stream; each `Credit` allows that
-//! many more. Nobody ever has to buffer more than that for a reader that is slow.
+//! many more, and may be given in advance to widen the window. Nobody ever has to buffer more than
+//! what it has given credit for. The empty frame at a stream's end needs no credit.
+//!
+//! # When things go wrong
+//!
+//! An agent that loses the frame boundaries kills the session's commands, says `Error` on control
+//! and waits for the next `Hello`. An agent that was started again knows nothing of the session
+//! and does the same without a word; a host that needs to know sends `Ping`. A guest that shuts
+//! down sends no `Exit` for what still ran: the end of the machine is the end of its channels.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod error;
@@ -49,7 +57,9 @@ pub use frame::{
     CHANNEL_CONTROL, Decoder, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Frame, kind,
 };
 pub use greeting::{Ack, Hello, InitKind, NONCE_BYTES};
-pub use message::{Fault, FaultCode, Message, Shutdown, Stream, data_chunks, encode_data};
+pub use message::{
+    Fault, FaultCode, Message, Shutdown, Stream, data_chunks, encode_stdin, output_header,
+};
 pub use session::{AgentEvent, FromAgent, FromHost, HostEvent};
 pub use window::{Received, Sending};
 

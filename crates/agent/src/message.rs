@@ -1,7 +1,9 @@
 //! Everything but the greetings.
 
 use crate::exec::Terminal;
-use crate::frame::{CHANNEL_CONTROL, FRAME_PAYLOAD_BYTES_MAX, Frame, kind, put_header};
+use crate::frame::{
+    CHANNEL_CONTROL, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Frame, kind, put_header,
+};
 use crate::greeting::HELLO_MAGIC;
 use crate::{Exec, Exit, ProtocolError, tlv};
 
@@ -177,7 +179,7 @@ impl Fault {
 
 impl Message {
     /// Appends this message on `channel` to `out`, as one frame. For data of any length there is
-    /// [`encode_data`].
+    /// [`encode_stdin`].
     ///
     /// # Errors
     /// [`ProtocolError::Invalid`] where it does not fit one frame, where an [`Exec`] is not
@@ -306,7 +308,7 @@ fn find_greeting(bytes: &[u8]) -> Option<usize> {
     bytes.windows(GREETING_BYTES).position(|w| w == &HELLO_MAGIC[..GREETING_BYTES])
 }
 
-/// Cuts data into payloads: none too long, none that looks like a greeting.
+/// Cuts data for the agent into payloads: none too long, none that looks like a greeting.
 pub fn data_chunks(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
@@ -321,11 +323,23 @@ pub fn data_chunks(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Appends `bytes` of `stream` to `out`, as many frames as it takes: none for no bytes. The end
-/// of a stream is `Message::Data(stream, vec![])`.
-pub fn encode_data(channel: u32, stream: Stream, bytes: &[u8], out: &mut Vec<u8>) {
+/// Appends `bytes` for the agent's [`Stream::Stdin`] to `out`, as many frames as it takes: none
+/// for no bytes. The end of a stream is `Message::Data(stream, vec![])`.
+pub fn encode_stdin(channel: u32, bytes: &[u8], out: &mut Vec<u8>) {
     for chunk in data_chunks(bytes) {
-        put_header(out, chunk.len(), channel, stream.kind());
+        put_header(out, chunk.len(), channel, kind::STDIN);
         out.extend_from_slice(chunk);
     }
+}
+
+/// The header of a data frame from the agent, to be put in front of a payload without copying
+/// it. `len` is at most [`FRAME_PAYLOAD_BYTES_MAX`]. Hosts look for no greeting in a session, so
+/// what an agent sends need not be cut.
+pub fn output_header(channel: u32, stream: Stream, len: usize) -> [u8; FRAME_HEADER_BYTES] {
+    debug_assert!(len <= FRAME_PAYLOAD_BYTES_MAX);
+    let mut header = [0; FRAME_HEADER_BYTES];
+    header[..4].copy_from_slice(&(len as u32).to_le_bytes());
+    header[4..8].copy_from_slice(&channel.to_le_bytes());
+    header[8] = stream.kind();
+    header
 }

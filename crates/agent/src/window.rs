@@ -30,9 +30,10 @@ impl Sending {
         Ok(())
     }
 
-    /// The receiver allows `bytes` more. Never more than [`WINDOW_BYTES`] in all, whatever it says.
+    /// The receiver allows `bytes` more. It may go beyond [`WINDOW_BYTES`]: a receiver that has
+    /// the memory widens its window by giving credit for nothing.
     pub fn credit(&mut self, bytes: u32) {
-        self.left = self.left.saturating_add(bytes).min(WINDOW_BYTES);
+        self.left = self.left.saturating_add(bytes);
     }
 }
 

@@ -50,7 +50,7 @@ fn host_events(random: &mut Random, from: &mut FromHost, bytes: &[u8]) -> Vec<Ho
 
 fn stdin_frame(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    encode_data(5, Stream::Stdin, bytes, &mut out);
+    encode_stdin(5, bytes, &mut out);
     out
 }
 
@@ -191,5 +191,5 @@ fn credit_is_counted() {
     assert_eq!(received.passed_on(WINDOW_BYTES as usize), Some(WINDOW_BYTES));
     sending.credit(u32::MAX);
     sending.credit(u32::MAX);
-    assert_eq!(sending.left(), WINDOW_BYTES as usize);
+    assert_eq!(sending.left(), u32::MAX as usize);
 }

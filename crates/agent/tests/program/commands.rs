@@ -45,7 +45,7 @@ fn a_megabyte_each_way_is_byte_exact() {
         let more = credit.min(data.len() - sent).min(50_000);
         if more > 0 {
             let mut frames = Vec::new();
-            encode_data(1, Stream::Stdin, &data[sent..sent + more], &mut frames);
+            encode_stdin(1, &data[sent..sent + more], &mut frames);
             client.write(&frames);
             (sent, credit) = (sent + more, credit - more);
             if sent == data.len() {

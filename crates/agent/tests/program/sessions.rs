@@ -24,7 +24,7 @@ fn a_new_session_ends_the_commands_of_the_old() {
     assert!(is_alive(sleeping) && is_alive(stubborn));
     // The host dies in the middle of a frame.
     let mut frame = Vec::new();
-    encode_data(2, Stream::Stdin, &[b'x'; 5000], &mut frame);
+    encode_stdin(2, &[b'x'; 5000], &mut frame);
     client.write(&frame[..2000]);
     client.greet();
     expect_gone(sleeping);

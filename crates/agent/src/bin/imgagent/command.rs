@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use agent::Terminal;
-use agent::{Exec, Exit, Fault, Message, ProtocolError, Received, Sending, Status, Stream};
+use agent::{
+    Exec, Exit, FRAME_HEADER_BYTES, Fault, Message, ProtocolError, Received, Sending, Status,
+    Stream, Terminal,
+};
 use rustix::io::Errno;
 
 use crate::host::Host;
@@ -160,17 +162,19 @@ impl Command {
         }
     }
 
-    /// Reads one output once, as far as credit and the host's buffer allow.
+    /// Reads one output once, as far as credit and the host's buffer allow. `buffer` has room for
+    /// a header in front.
     pub(crate) fn read_output(&mut self, at: usize, host: &mut Host, buffer: &mut [u8]) {
         let Some(output) = &mut self.outputs[at] else { return };
-        let most = output.window.left().min(host.room()).min(buffer.len());
+        let most = output.window.left().min(host.room()).min(buffer.len() - FRAME_HEADER_BYTES);
         let most = output.last.map_or(most, |last| most.min(last));
         if most == 0 {
             return;
         }
-        match rustix::io::read(&output.fd, &mut buffer[..most]) {
+        match rustix::io::read(&output.fd, &mut buffer[FRAME_HEADER_BYTES..][..most]) {
             Ok(n) if n > 0 => {
-                host.send_data(self.channel, output.stream, &buffer[..n]);
+                let frame = &mut buffer[..FRAME_HEADER_BYTES + n];
+                host.send_output(self.channel, output.stream, frame);
                 // `most` was within the window.
                 let _ = output.window.sent(n);
                 let Some(last) = &mut output.last else { return };

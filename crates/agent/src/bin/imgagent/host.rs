@@ -4,7 +4,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use agent::{FromHost, HostEvent, Message, ProtocolError, Stream, encode_data};
+use agent::{
+    FRAME_HEADER_BYTES, FromHost, HostEvent, Message, ProtocolError, Stream, output_header,
+};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
@@ -143,8 +145,20 @@ impl Host {
         debug_assert!(encoded.is_ok(), "{message:?}");
     }
 
-    pub(crate) fn send_data(&mut self, channel: u32, stream: Stream, bytes: &[u8]) {
-        encode_data(channel, stream, bytes, &mut self.out);
+    /// Sends output of a command: `frame` is a header's room and the payload behind it. Where
+    /// nothing waits it goes straight to the transport, and is never copied.
+    pub(crate) fn send_output(&mut self, channel: u32, stream: Stream, frame: &mut [u8]) {
+        let header = output_header(channel, stream, frame.len() - FRAME_HEADER_BYTES);
+        frame[..FRAME_HEADER_BYTES].copy_from_slice(&header);
+        let mut rest = &*frame;
+        while self.waiting() == 0 && self.writable && !rest.is_empty() {
+            match rustix::io::write(&self.fd, rest) {
+                Ok(n) if n > 0 => rest = &rest[n..],
+                // Errors come up again in `flush`.
+                _ => break,
+            }
+        }
+        self.out.extend_from_slice(rest);
     }
 
     /// Writes as much as the transport takes.

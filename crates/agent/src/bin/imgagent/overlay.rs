@@ -17,8 +17,9 @@ const UPPER: &str = "/run/imgtool/upper";
 const UPPER_DIR: &str = "/run/imgtool/upper/upper";
 const WORK_DIR: &str = "/run/imgtool/upper/work";
 const NEW_ROOT: &str = "/run/imgtool/root";
+/// Without redirect_dir a directory of the image could not be renamed.
 const OVERLAY_OPTIONS: &CStr =
-    c"lowerdir=/,upperdir=/run/imgtool/upper/upper,workdir=/run/imgtool/upper/work";
+    c"lowerdir=/,upperdir=/run/imgtool/upper/upper,workdir=/run/imgtool/upper/work,redirect_dir=on";
 
 /// Mounts the upper file system (on the disk with this serial, or in memory) and the overlay, and
 /// makes it the root; `moved` go along. Returns the upper file system's root: no path leads there

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime};
 
 use agent::{
-    Ack, CHANNELS_MAX, Fault, FaultCode, Frame, Hello, HostEvent, Message, PROTOCOL_MAX,
-    PROTOCOL_MIN, ProtocolError, Shutdown, Status, Stream,
+    Ack, CHANNELS_MAX, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Fault, FaultCode, Frame, Hello,
+    HostEvent, Message, PROTOCOL_MAX, PROTOCOL_MIN, ProtocolError, Shutdown, Status, Stream,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -19,9 +19,6 @@ use crate::{console, power, sys};
 
 /// A wall clock that is further off than this is set.
 const CLOCK_OFF_MAX: Duration = Duration::from_secs(1);
-/// Read from a command at once.
-const READ_BYTES: usize = 64 * 1024;
-
 /// Where this program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Setting {
@@ -38,6 +35,7 @@ pub(crate) struct Server {
     host: Host,
     children: OwnedFd,
     commands: BTreeMap<u32, Command>,
+    /// One frame of output.
     buffer: Vec<u8>,
     /// The upper file system, to be closed properly at the end.
     upper: Option<OwnedFd>,
@@ -61,7 +59,7 @@ impl Server {
             host: Host::new(stream, setting != Setting::Socket)?,
             children: sys::child_events()?,
             commands: BTreeMap::new(),
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; FRAME_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX],
             upper: None,
             over: false,
         })

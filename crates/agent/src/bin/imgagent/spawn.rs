@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command as Program, Stdio};
 
-use agent::{Exec, Fault, FaultCode, Terminal};
+use agent::{Exec, Fault, FaultCode, Terminal, WINDOW_BYTES};
 use rustix::fs::{Mode, OFlags, fchown};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -20,6 +20,9 @@ use crate::accounts::{self, Account};
 use crate::sys;
 
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The kernel's own default is 64 KiB.
+const STDOUT_PIPE_BYTES: usize = WINDOW_BYTES as usize;
 
 /// Our ends of a running command's streams; none of them blocks.
 pub(crate) struct Ends {
@@ -108,6 +111,8 @@ fn attach_pipes(command: &mut Program, stdin: bool, account: &Account) -> rustix
         command.stdin(Stdio::null());
         None
     };
+    // Fewer switches between the command and us; without it things only are slower.
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, STDOUT_PIPE_BYTES);
     for ours in [Some(&stdout), Some(&stderr), stdin.as_ref()].into_iter().flatten() {
         rustix::io::ioctl_fionbio(ours, true)?;
     }

@@ -31,7 +31,7 @@ pub use machine::{BOOT_MAX_KVM, BOOT_MAX_TCG, Machine, boot_max};
 pub use progress::{Event, Progress, Stage, Unit};
 pub use spec::{
     Accel, CMDLINE_BYTES_MAX, CPUS_MAX, HOSTNAME_BYTES_MAX, Hostname, MEMORY_MIB_DEFAULT,
-    MEMORY_MIB_MAX, MEMORY_MIB_MIN, Network, Spec, UPPER_BYTES_DEFAULT,
+    MEMORY_MIB_MAX, MEMORY_MIB_MIN, Network, Spec, UPPER_BYTES_DEFAULT, check_arch,
 };
 pub use store::{Imported, Kernel, Store, Stored};
 pub use tool::Tool;

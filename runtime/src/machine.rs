@@ -54,6 +54,7 @@ impl Machine {
     /// machine ends or nothing answers; the console's last lines are [`Error::detail_text`].
     pub async fn boot(store: &Store, spec: &Spec, boot_max: Duration) -> Result<Machine> {
         spec.check()?;
+        check_memory(spec)?;
         let began = Instant::now();
         let lease = Lease::create(&store.machines())?;
         let upper = lease.path().join("upper.ext4");
@@ -117,6 +118,20 @@ impl Machine {
 
     /// Ends the machine now, whatever it is doing.
     pub fn kill(self) {}
+}
+
+/// More memory than there is would not fail: it would be promised, and the host run out of it.
+fn check_memory(spec: &Spec) -> Result<()> {
+    let info = rustix::system::sysinfo();
+    let host_mib = u64::try_from(info.totalram).unwrap_or(u64::MAX) / (1 << 20)
+        * u64::from(info.mem_unit.max(1));
+    if u64::from(spec.memory_mib) <= host_mib {
+        return Ok(());
+    }
+    Err(Error::host(format!(
+        "{} MiB of memory: this machine has {host_mib} MiB in all",
+        spec.memory_mib
+    )))
 }
 
 /// A connected pair: our end for tokio, the other for a child.

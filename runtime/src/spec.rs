@@ -118,13 +118,7 @@ impl Spec {
     /// `Usage` for a number out of range, `Input` for words of the image that break the kernel's
     /// command line, `Host` for an architecture that this version can not run.
     pub fn check(&self) -> Result<()> {
-        if self.arch != Arch::X86_64 || Arch::host() != Arch::X86_64 {
-            return Err(Error::host(format!(
-                "a machine for {} can not be run on this {} host yet",
-                self.arch,
-                Arch::host()
-            )));
-        }
+        check_arch(self.arch)?;
         if !(1..=CPUS_MAX).contains(&self.cpus) {
             return Err(Error::usage(format!("{} cpus: 1 to {CPUS_MAX} are allowed", self.cpus)));
         }
@@ -178,6 +172,19 @@ impl Spec {
             }
         }
         words.join(" ")
+    }
+}
+
+/// Whether guests of `arch` run here.
+///
+/// # Errors
+/// `Host` where they do not.
+pub fn check_arch(arch: Arch) -> Result<()> {
+    match (arch, Arch::host()) {
+        (Arch::X86_64, Arch::X86_64) => Ok(()),
+        (guest, host) => Err(Error::host(format!(
+            "machines for {guest} do not run on {host} hosts in this version of imgrun"
+        ))),
     }
 }
 

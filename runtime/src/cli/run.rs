@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use imgrun::{
     Accel, AccelChoice, Class, Decision, EXIT_NOT_RUN, Error, Exec, FaultCode, Hostname, Kernel,
     KvmEvidence, MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Status, Stored,
-    UPPER_BYTES_DEFAULT, boot_max, choose_accel, tsc_khz,
+    UPPER_BYTES_DEFAULT, boot_max, check_arch, choose_accel, tsc_khz,
 };
 use serde_json::json;
 
@@ -155,10 +155,11 @@ impl Args {
         let (image, kernel) = self.resolve(shell).await?;
         let accel = self.accel.into();
         let Decision { accel, note } = choose_accel(accel, || KvmEvidence::gather(false))?;
+        let spec = self.spec(&image, &kernel, accel);
+        spec.check()?;
         if let Some(note) = note {
             shell.progress.note(note);
         }
-        let spec = self.spec(&image, &kernel, accel);
         let store = shell.store()?;
         let limit = self.boot_timeout.unwrap_or(boot_max(accel));
         let machine = Machine::boot(&store, &spec, limit);
@@ -193,6 +194,7 @@ impl Args {
             if image.manifest.kind != bundle::Kind::Image {
                 return Err(Error::input(format!("{} is a kernel, not an image", image.title())));
             }
+            check_arch(image.manifest.arch).map_err(|e| e.within(image.title()))?;
             let beside = file.as_deref().map(|f| f.parent().unwrap_or(Path::new("")));
             let kernel = store.kernel(&image, kernel.as_deref(), beside, progress, cancel)?;
             Ok((image, kernel))

@@ -66,12 +66,11 @@ pub(super) async fn attach(
     let (stdout, stderr) = (stdout.map_err(own)?, Outlet::stderr().map_err(own)?);
     let control = running.control();
     let output = async {
-        let copies =
-            tokio::try_join!(copy(&mut running.stdout, stdout), copy(&mut running.stderr, stderr));
-        match copies? {
-            (true, true) => running_exit(&running).await,
-            // Nobody reads us any more: what `yes | head` does to `yes`.
-            _ => Ok(Outcome::Killed { code: EXIT_PIPE }),
+        let out = copy(&mut running.stdout, stdout);
+        match tokio::try_join!(out, copy(&mut running.stderr, stderr)) {
+            Ok(_) => Ok(Outcome::Exit(running.wait().await?)),
+            Err(CopyEnd::NobodyReads) => Ok(Outcome::Killed { code: EXIT_PIPE }),
+            Err(CopyEnd::Failed(e)) => Err(e),
         }
     };
     tokio::select! {
@@ -85,22 +84,24 @@ pub(super) async fn attach(
     }
 }
 
-async fn running_exit(running: &Running) -> Result<Outcome> {
-    Ok(Outcome::Exit(running.wait().await?))
+/// Why copying ended before its source did.
+enum CopyEnd {
+    /// Nobody reads us any more: what `yes | head` does to `yes`.
+    NobodyReads,
+    Failed(Error),
 }
 
-/// Copies until the stream ends and is written; false where our reader went away.
-async fn copy(from: &mut Output, to: Outlet) -> Result<bool> {
-    while let Some(bytes) = from.read().await? {
+/// Copies until the stream ends and all of it is written.
+async fn copy(from: &mut Output, to: Outlet) -> Result<(), CopyEnd> {
+    while let Some(bytes) = from.read().await.map_err(CopyEnd::Failed)? {
         if !to.send(bytes).await {
             break;
         }
     }
-    match to.finish().await {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(Error::io("writing the guest's output", e)),
-    }
+    to.finish().await.map_err(|e| match e.kind() {
+        io::ErrorKind::BrokenPipe => CopyEnd::NobodyReads,
+        _ => CopyEnd::Failed(Error::io("writing the guest's output", e)),
+    })
 }
 
 /// Feeds standard input; never returns but with an error.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent::{
     AgentEvent, CHANNEL_CONTROL, CHANNELS_MAX, Exec, FaultCode, Frame, FromAgent, Message, Stream,
-    encode_data,
+    encode_stdin,
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::sync::Notify;
@@ -239,7 +239,7 @@ impl Handle {
             if let Err(e) = channel.stdin.sent(n) {
                 return Some(Err(e.into()));
             }
-            encode_data(id, Stream::Stdin, &bytes[..n], out);
+            encode_stdin(id, &bytes[..n], out);
             Some(Ok(n))
         });
         let n = queued.await?;

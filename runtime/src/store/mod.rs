@@ -147,7 +147,9 @@ impl Store {
             return error.hint(format!("a file is named with its path: ./{reference}"));
         }
         let images = all.iter().filter(|s| s.manifest.kind == Kind::Image);
-        let titles: Vec<String> = images.take(LISTED_MAX).map(Stored::title).collect();
+        let mut titles: Vec<String> = images.map(Stored::title).collect();
+        titles.dedup();
+        titles.truncate(LISTED_MAX);
         error.hint(match titles.as_slice() {
             [] => "import one: imgrun import FILE".to_string(),
             titles => format!("images here: {}", titles.join(", ")),

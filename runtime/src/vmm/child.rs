@@ -25,6 +25,7 @@ pub(crate) struct Child {
     child: std::process::Child,
     pidfd: AsyncFd<OwnedFd>,
     stderr: Arc<Mutex<Vec<u8>>>,
+    stderr_reader: Option<thread::JoinHandle<()>>,
     program: String,
 }
 
@@ -46,21 +47,20 @@ impl Child {
         unsafe { command.pre_exec(die_with_parent) };
         let mut child = command.spawn().map_err(|e| not_started(launch, e))?;
         let stderr = Arc::new(Mutex::new(Vec::new()));
-        if let Some(pipe) = child.stderr.take() {
-            keep_tail(pipe, stderr.clone());
-        }
+        let stderr_reader = child.stderr.take().and_then(|pipe| keep_tail(pipe, stderr.clone()));
         let pid = rustix::process::Pid::from_child(&child);
         let watch = || -> io::Result<_> {
             let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
             // SAFETY: the `AsyncFd` owns the descriptor, and nothing takes it out or closes it.
             Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
         };
+        let program = launch.program.clone();
         match watch() {
-            Ok(pidfd) => Ok(Child { child, pidfd, stderr, program: launch.program.clone() }),
+            Ok(pidfd) => Ok(Child { child, pidfd, stderr, stderr_reader, program }),
             Err(e) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                Err(Error::host(format!("{}: pidfd", launch.program)).because(e))
+                Err(Error::host(format!("{program}: pidfd")).because(e))
             }
         }
     }
@@ -85,8 +85,14 @@ impl Child {
         let _ = self.child.wait();
     }
 
-    /// The end of what it said on standard error.
-    pub(crate) fn stderr(&self) -> String {
+    /// The end of what it said on standard error; all of that once it ended.
+    pub(crate) fn stderr(&mut self) -> String {
+        if let Ok(Some(_)) = self.child.try_wait()
+            && let Some(reader) = self.stderr_reader.take()
+        {
+            // The pipe has ended with its only writer. The thread does not panic.
+            let _ = reader.join();
+        }
         let bytes = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         crate::console::printable(&bytes)
     }
@@ -109,7 +115,10 @@ impl Drop for Child {
 }
 
 /// A thread, because it must go on while the runtime is busy elsewhere; it ends with the pipe.
-fn keep_tail(mut pipe: impl Read + Send + 'static, tail: Arc<Mutex<Vec<u8>>>) {
+fn keep_tail(
+    mut pipe: impl Read + Send + 'static,
+    tail: Arc<Mutex<Vec<u8>>>,
+) -> Option<thread::JoinHandle<()>> {
     let read = move || {
         let mut buffer = [0; 1024];
         while let Ok(n @ 1..) = pipe.read(&mut buffer) {
@@ -120,7 +129,7 @@ fn keep_tail(mut pipe: impl Read + Send + 'static, tail: Arc<Mutex<Vec<u8>>>) {
         }
     };
     // Without the thread the messages are lost, and a VMM that says more than a pipe holds stops.
-    let _ = thread::Builder::new().name("vmm-stderr".into()).spawn(read);
+    thread::Builder::new().name("vmm-stderr".into()).spawn(read).ok()
 }
 
 fn not_started(launch: &Launch, e: io::Error) -> Error {

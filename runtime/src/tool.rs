@@ -5,7 +5,8 @@
 //! empty standard input, and none of the group outlives the call: not after a timeout, an
 //! interrupt ([`crate::interrupt`]), an error of the caller's or the program's own end. Should we
 //! be killed, the kernel sends it SIGTERM (SIGTERM and not SIGKILL, so that make and mmdebstrap
-//! take their own children and temporary directories with them).
+//! take their own children and temporary directories with them). That signal comes with the end of
+//! the thread that started the program, which is why it is the caller's thread that waits for it.
 
 // `pre_exec` is unsafe; it is the only way to ask for that signal.
 #![allow(unsafe_code)]

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use imgrun::{
     Accel, AccelChoice, Class, Decision, EXIT_NOT_RUN, Error, Exec, FaultCode, Hostname, Kernel,
-    KvmEvidence, MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Status, Stored,
-    UPPER_BYTES_DEFAULT, boot_max, check_arch, choose_accel, tsc_khz,
+    KvmEvidence, MEMORY_MIB_DEFAULT, Machine, NotRun, Result, Spec, Status, Stored, boot_max,
+    check_arch, choose_accel,
 };
 use serde_json::json;
 
@@ -203,22 +203,13 @@ impl Args {
     }
 
     fn spec(&self, image: &Stored, kernel: &Kernel, accel: Accel) -> Spec {
-        let boot = image.manifest.boot.as_ref();
-        let named = || Hostname::from_name(image.manifest.name.as_str());
-        Spec {
-            arch: image.manifest.arch,
-            accel,
-            cpus: self.cpus,
-            memory_mib: self.memory,
-            kernel: kernel.vmlinux.clone(),
-            root: image.path("rootfs.ext4"),
-            upper_bytes: UPPER_BYTES_DEFAULT,
-            init: boot.map(|b| b.init).unwrap_or_default(),
-            cmdline: boot.map(|b| b.cmdline.clone()).unwrap_or_default(),
-            hostname: self.hostname.clone().unwrap_or_else(named),
-            network: Network::None,
-            tsc_khz: if accel == Accel::Tcg { tsc_khz() } else { None },
+        let mut spec = Spec::new(image, kernel, accel);
+        spec.cpus = self.cpus;
+        spec.memory_mib = self.memory;
+        if let Some(hostname) = &self.hostname {
+            spec.hostname = hostname.clone();
         }
+        spec
     }
 
     /// The request to the agent; takes the arguments, which nothing else needs.

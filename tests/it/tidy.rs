@@ -67,7 +67,8 @@ fn pure_crates_touch_no_network_and_start_no_process() {
     for (path, text) in rust_files() {
         let pure = PURE.iter().any(|p| path.starts_with(p)) && !path.starts_with(AGENT_PROGRAM);
         for word in ["std::net", "std::process", "std::os::unix::net", "tokio", "reqwest"] {
-            let named = code(&text).lines().any(|l| !l.trim().starts_with("//") && l.contains(word));
+            let named =
+                code(&text).lines().any(|l| !l.trim().starts_with("//") && l.contains(word));
             assert!(!pure || !named, "{}: {word}", path.display());
         }
     }

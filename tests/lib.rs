@@ -33,7 +33,8 @@ pub struct Outcome {
     pub stdout: Vec<u8>,
     /// Standard error, as text.
     pub stderr: String,
-    command: String,
+    /// What was run.
+    pub command: String,
 }
 
 impl World {

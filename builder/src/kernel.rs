@@ -110,6 +110,7 @@ pub fn build(config: &Path, arch: Arch, cache: &Path, progress: &Progress) -> Re
     let (log, count) = (file("log"), file("count"));
     let built = Build {
         arch,
+        title: &inputs.config.source.title(),
         version: inputs.config.version.as_str(),
         request: &inputs.request,
         toolchain: &toolchain,

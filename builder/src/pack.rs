@@ -71,26 +71,29 @@ impl Image {
         let above = plan.agent.layer(plan.init, made).map_err(|e| Error::io("the agent", e))?;
         let below = inject::mount_points(made).map_err(|e| Error::io("mount points", e))?;
 
-        flatten.layer(|| Ok(&above[..]))?;
+        flatten.layer("the agent", || Ok(&above[..]))?;
         let total = plan.layers.iter().map(|layer| layer.bytes).sum();
         let stage = progress.stage("flatten", Unit::Bytes, Some(total));
         let mut pipes = Ahead::new(&plan.layers)?;
         for layer in plan.layers.iter().rev() {
             let mut first = pipes.next()?;
-            flatten
-                .layer(|| {
-                    interrupt::check()?;
-                    first.take().map_or_else(|| Pipe::start(layer), Ok)
-                })
-                .map_err(|e| named(&layer.origin, e))?;
+            flatten.layer(&layer.origin, || {
+                interrupt::check()?;
+                first.take().map_or_else(|| Pipe::start(layer), Ok)
+            })?;
             stage.add(layer.bytes);
         }
-        flatten.layer(|| Ok(&below[..]))?;
+        flatten.layer("the mount points", || Ok(&below[..]))?;
         let entries = flatten.entries();
         let tree = flatten.finish()?;
         let (_, summary) = writer.finish(&tree).map_err(image_error)?;
         stage.finish(format!("{entries} entries, image of {} MiB", summary.bytes >> 20));
         Ok(Image { file, bytes: summary.bytes, inodes: summary.inodes })
+    }
+
+    /// Where it is; gone with this value.
+    pub fn path(&self) -> &Path {
+        self.file.path()
     }
 
     /// Packs the image with its manifest into `directory`, under the manifest's file name.
@@ -216,9 +219,4 @@ fn pack_error(path: &Path, error: bundle::Error) -> Error {
         bundle::Error::Io(e) => into_error(&path.display().to_string(), e),
         other => Error::bug(format!("{}: {other}", path.display())),
     }
-}
-
-/// Puts the layer's name in front of an error that does not name it yet.
-fn named(origin: &str, error: Error) -> Error {
-    if error.to_string().contains(origin) { error } else { error.within(origin) }
 }

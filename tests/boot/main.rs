@@ -1,1 +1,22 @@
-//! Tests that boot machines.
+//! Tests that boot machines, under whatever acceleration this host has. The images are those that
+//! `tests/run` builds before.
+
+mod broken;
+mod debian;
+mod minimal;
+
+use std::path::PathBuf;
+
+use imgtool_tests::repository;
+
+/// An image that `tests/run` has built.
+fn image(name: &str) -> PathBuf {
+    let arch = std::env::consts::ARCH;
+    let path = repository().join(format!("target/images/{name}-12-{arch}.tar.zst"));
+    assert!(path.exists(), "{} is not built: run tests/run", path.display());
+    path
+}
+
+fn image_arg(name: &str) -> String {
+    image(name).display().to_string()
+}

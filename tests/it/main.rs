@@ -1,1 +1,4 @@
 //! Tests of the built binaries that need no virtual machine.
+
+mod build;
+mod tidy;

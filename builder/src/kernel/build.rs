@@ -31,6 +31,8 @@ const ENVIRONMENT: &[&str] = &["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "CCAC
 #[derive(Debug)]
 pub(super) struct Build<'a> {
     pub(super) arch: Arch,
+    /// The sources, as people say it.
+    pub(super) title: &'a str,
     /// As `make kernelversion` must say it.
     pub(super) version: &'a str,
     pub(super) request: &'a Request,
@@ -87,8 +89,7 @@ impl Build<'_> {
             let dir = self.dir.join(dir);
             fs::create_dir(&dir).map_err(|e| Error::io(dir.display(), e))?;
         }
-        let name = source.file_name().unwrap_or_default().to_string_lossy();
-        let stage = progress.stage(format!("unpack {name}"), Unit::Items, None);
+        let stage = progress.stage(format!("unpack {}", self.title), Unit::Items, None);
         Tool::new("tar")
             // Several threads where the archive was made in several blocks.
             .arg("--use-compress-program=xz -T0")

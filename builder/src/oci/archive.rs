@@ -424,4 +424,41 @@ mod tests {
             assert!(Archive::open(&file).is_err(), "{cut}");
         }
     }
+
+    #[test]
+    fn whatever_the_bytes_a_member_is_within_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.tar");
+        let parts = [
+            member("pax", b'x', b"14 path=dir/c\n10 size=7\n"),
+            member("c", b'0', b"content"),
+            member("long", b'L', b"dir/b\0"),
+            member("b", b'0', &[7; 700]),
+            vec![0; 1024],
+        ];
+        let good = parts.concat();
+        let mut state = 7_u64;
+        let mut accepted = 0;
+        for _ in 0..3000 {
+            let mut bad = good.clone();
+            for _ in 0..2 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = (state >> 33) as usize % bad.len();
+                bad[at] = (state >> 20) as u8;
+            }
+            // Otherwise nearly every change would end at the checksum.
+            for header in [0, 1024, 2048, 3072] {
+                checksum(&mut bad[header..header + 512]);
+            }
+            std::fs::write(&file, &bad).unwrap();
+            let Ok(archive) = Archive::open(&file) else { continue };
+            accepted += 1;
+            for entry in archive.members.values() {
+                if let Entry::File(member) = entry {
+                    assert!(member.offset + member.bytes <= bad.len() as u64);
+                }
+            }
+        }
+        assert!(accepted > 0);
+    }
 }

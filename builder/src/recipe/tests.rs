@@ -175,3 +175,18 @@ fn the_recipes_of_the_repository_are_right() {
         assert_eq!(Some(recipe.name.as_str()), file.file_stem().and_then(|stem| stem.to_str()));
     }
 }
+
+#[test]
+fn no_text_breaks_the_report() {
+    let texts = [GOOD.to_string(), GOOD.replace('\n', "\r\n"), GOOD.replace('e', "é")];
+    for good in texts {
+        for at in (0..good.len()).step_by(3).filter(|&at| good.is_char_boundary(at)) {
+            let _ = parse(&good[..at]);
+            for odd in ["\0", "\n", "\"", "[", "=", "é", "\u{202e}", "9"] {
+                let _ = parse(&format!("{}{odd}{}", &good[..at], &good[at..]));
+            }
+        }
+    }
+    let deep = format!("{}x", "a = [".repeat(100_000));
+    assert!(errors(&deep).lines().count() < 24);
+}

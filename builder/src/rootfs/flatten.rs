@@ -27,6 +27,8 @@ pub struct Flatten<'w, W> {
     /// Directories that a symlink of a lower layer has replaced, with the symlink's path.
     grafts: Vec<(Path, SlotId)>,
     level: Level,
+    /// The current layer's.
+    origin: String,
     entries: u64,
     /// No time in the image is later than this.
     epoch: Option<i64>,
@@ -41,17 +43,28 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             links: Links::default(),
             grafts: Vec::new(),
             level: Level::MAX - 1,
+            origin: String::new(),
             entries: 0,
             epoch,
         }
     }
 
-    /// Lays a layer under those before. `open` gives its tar stream; it is called a second time
+    /// Lays a layer, called `origin` in errors, under those before. `open` gives its tar stream; it is called a second time
     /// where a hard link turned out to need a file that had passed.
     ///
     /// # Errors
     /// On an entry that is refused, by name; where the image can not be written.
-    pub fn layer<R: BufRead>(&mut self, mut open: impl FnMut() -> Result<R>) -> Result<()> {
+    pub fn layer<R: BufRead>(
+        &mut self,
+        origin: &str,
+        open: impl FnMut() -> Result<R>,
+    ) -> Result<()> {
+        self.origin = origin.to_string();
+        let laid = self.lay(open);
+        laid.map_err(|e| if e.to_string().contains(origin) { e } else { e.within(origin) })
+    }
+
+    fn lay<R: BufRead>(&mut self, mut open: impl FnMut() -> Result<R>) -> Result<()> {
         self.level -= 1;
         self.links.begin_layer();
         let mut reader = Reader::new(open()?);
@@ -233,7 +246,8 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             return Ok(inode);
         }
         let inode = self.merge.add_inode(Inode::Awaited);
-        let link = format!("hard link {:?}", String::from_utf8_lossy(&entry.path));
+        let name = String::from_utf8_lossy(&entry.path);
+        let link = format!("{}: hard link {name:?}", self.origin);
         self.links.wait(target, inode, &link);
         Ok(inode)
     }

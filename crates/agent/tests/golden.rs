@@ -152,3 +152,9 @@ fn what_is_not_a_command_is_not_sent() {
     let most = argv(&[&long[1..]]);
     assert!(Message::Exec(most).encode(1, &mut Vec::new()).is_ok());
 }
+
+#[test]
+fn the_unit_starts_what_lies_in_the_guest() {
+    let unit = include_str!("../../../templates/imgagent.service");
+    assert!(unit.contains(&format!("\nExecStart={GUEST_PATH} serve\n")), "{unit}");
+}

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{Seek, Write};
+use std::ops::Range;
 
 use crate::block::{INODE_BYTES, blocks_for};
 use crate::crc32c::crc32c;
@@ -42,6 +43,8 @@ impl<W: Write + Seek> Writer<W> {
     pub fn finish(mut self, tree: &Tree) -> Result<(W, Summary)> {
         let seed = crc32c(!0, &self.options.uuid);
         let numbers = Numbers::assign(tree)?;
+        let contents = 1 + self.descriptor_room..self.stream.next();
+        let unused = unused(tree, &numbers, contents)?;
         let mut inodes = Inodes::new(tree, &numbers, seed);
         inodes.place_xattrs(&mut self)?;
         inodes.place_files(&mut self)?;
@@ -57,6 +60,7 @@ impl<W: Write + Seek> Writer<W> {
             inodes: self.options.inodes.map_or(default, u64::from).max(needed),
             blocks: size.map(|bytes| bytes / BLOCK_BYTES as u64),
             reserve: blocks_for(self.options.reserve_bytes),
+            unused,
         })?;
         let usage = Usage { inodes: needed, directories: inodes.directories };
         let table = inodes.table;
@@ -101,6 +105,36 @@ impl<W: Write + Seek> Writer<W> {
         })?;
         Ok(Some(journal))
     }
+}
+
+/// The blocks of `contents` that no file of the tree has: contents written and then given up.
+fn unused(tree: &Tree, numbers: &Numbers, contents: Range<u64>) -> Result<Vec<Range<u64>>> {
+    let mut runs: Vec<&Run> = numbers
+        .nodes()
+        .filter_map(|node| match &tree.node(node).kind {
+            Kind::File(data) => Some(&data.runs[..]),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    runs.sort_unstable_by_key(|run| run.image_block);
+    let mut unused = Vec::new();
+    let mut at = contents.start;
+    for run in runs {
+        match run.image_block {
+            start if start < at => return Err(Error::Tree("two files have the same blocks")),
+            start if start > at => unused.push(at..start),
+            _ => {}
+        }
+        at = run.image_block + u64::from(run.blocks);
+    }
+    if at > contents.end {
+        return Err(Error::Tree("a file has blocks of another image"));
+    }
+    if at < contents.end {
+        unused.push(at..contents.end);
+    }
+    Ok(unused)
 }
 
 /// The inode table under way.

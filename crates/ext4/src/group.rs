@@ -1,6 +1,7 @@
 //! Block groups: how many there are, where their tables lie, their bitmaps and descriptors.
 
 use std::io::{Seek, Write};
+use std::ops::Range;
 
 use crate::block::{
     BLOCKS_PER_GROUP, Block, DESCRIPTOR_BYTES, DESCRIPTORS_PER_BLOCK, INODES_PER_BLOCK,
@@ -28,6 +29,8 @@ pub(crate) struct Geometry {
     contents: u64,
     /// Where the bitmaps begin.
     tables: u64,
+    /// Blocks between `contents` and `tables` that nothing refers to, in order.
+    unused: Vec<Range<u64>>,
 }
 
 /// What a [`Geometry`] is computed from.
@@ -42,6 +45,8 @@ pub(crate) struct Wanted {
     pub(crate) blocks: Option<u64>,
     /// Free blocks at the end, where the size is computed.
     pub(crate) reserve: u64,
+    /// Blocks before the bitmaps that nothing refers to, in order: contents that were given up.
+    pub(crate) unused: Vec<Range<u64>>,
 }
 
 impl Geometry {
@@ -92,6 +97,7 @@ impl Geometry {
             front: 1 + groups.div_ceil(DESCRIPTORS_PER_BLOCK),
             contents: 1 + wanted.descriptor_room,
             tables: wanted.tables,
+            unused: wanted.unused.clone(),
         })
     }
 
@@ -111,18 +117,23 @@ impl Geometry {
 
     /// Blocks in use.
     fn used(&self) -> u64 {
-        self.front + self.end() - self.contents
+        let unused: u64 = self.unused.iter().map(|r| r.end - r.start).sum();
+        self.front + self.end() - self.contents - unused
     }
 
     pub(crate) fn free(&self) -> u64 {
         self.blocks - self.used()
     }
 
-    /// The group's blocks in use, as two ranges counted from its first block.
-    fn used_in(&self, group: u64) -> [std::ops::Range<u64>; 2] {
+    /// The group's blocks in use: the first two ranges without the others, counted from its first
+    /// block.
+    fn used_in(&self, group: u64) -> ([Range<u64>; 2], Vec<Range<u64>>) {
         let first = group * BLOCKS_PER_GROUP;
         let clip = |block: u64| block.saturating_sub(first).min(BLOCKS_PER_GROUP);
-        [clip(0)..clip(self.front), clip(self.contents)..clip(self.end())]
+        let used = [clip(0)..clip(self.front), clip(self.contents)..clip(self.end())];
+        let from = self.unused.partition_point(|r| r.end <= first);
+        let unused = self.unused[from..].iter().take_while(|r| r.start < first + BLOCKS_PER_GROUP);
+        (used, unused.map(|r| clip(r.start)..clip(r.end)).collect())
     }
 
     /// Blocks that the group really has; the last one may be short.
@@ -150,10 +161,9 @@ pub(crate) fn write_bitmaps<W: Write + Seek>(
     for group in 0..geometry.groups {
         let mut descriptor = Descriptor::new(geometry, usage, group);
         if descriptor.flags & FLAG_BLOCKS_UNINIT == 0 {
-            let ranges = geometry.used_in(group);
-            let [front, contents] = ranges;
+            let ([front, contents], unused) = geometry.used_in(group);
             let padding = geometry.blocks_in(group)..BLOCKS_PER_GROUP;
-            let bitmap = bitmap(&[front, contents, padding]);
+            let bitmap = bitmap(&[front, contents, padding], &unused);
             descriptor.block_bitmap_checksum = crc32c(seed, &bitmap);
             stream.append(&bitmap)?;
         } else {
@@ -164,7 +174,8 @@ pub(crate) fn write_bitmaps<W: Write + Seek>(
     for descriptor in &mut descriptors {
         if descriptor.flags & FLAG_INODES_UNINIT == 0 {
             let used = geometry.inodes_per_group - descriptor.free_inodes;
-            let bitmap = bitmap(&[0..used, geometry.inodes_per_group..INODES_PER_GROUP_MAX]);
+            let padding = geometry.inodes_per_group..INODES_PER_GROUP_MAX;
+            let bitmap = bitmap(&[0..used, padding], &[]);
             let covered = &bitmap[..geometry.inodes_per_group as usize / 8];
             descriptor.inode_bitmap_checksum = crc32c(seed, covered);
             stream.append(&bitmap)?;
@@ -188,12 +199,13 @@ pub(crate) fn write_inodes<W: Write + Seek>(
     stream.skip(geometry.groups * geometry.table_blocks() - blocks)
 }
 
-fn bitmap(ranges: &[std::ops::Range<u64>]) -> Block {
+fn bitmap(used: &[Range<u64>], unused: &[Range<u64>]) -> Block {
     let mut bitmap = [0; BLOCK_BYTES];
-    for range in ranges {
-        for bit in range.clone() {
-            bitmap[bit as usize / 8] |= 1 << (bit % 8);
-        }
+    for bit in used.iter().cloned().flatten() {
+        bitmap[bit as usize / 8] |= 1 << (bit % 8);
+    }
+    for bit in unused.iter().cloned().flatten() {
+        bitmap[bit as usize / 8] &= !(1 << (bit % 8));
     }
     bitmap
 }
@@ -214,7 +226,9 @@ struct Descriptor {
 impl Descriptor {
     fn new(geometry: &Geometry, usage: &Usage, group: u64) -> Self {
         let per_group = geometry.inodes_per_group;
-        let used_blocks: u64 = geometry.used_in(group).iter().map(|r| r.end - r.start).sum();
+        let (used, unused) = geometry.used_in(group);
+        let blocks = |ranges: &[Range<u64>]| ranges.iter().map(|r| r.end - r.start).sum::<u64>();
+        let used_blocks = blocks(&used) - blocks(&unused);
         let first_inode = group * per_group;
         let used_inodes = usage.inodes.saturating_sub(first_inode).min(per_group);
         let below =

@@ -320,6 +320,26 @@ fn a_given_size_is_kept_and_a_reserve_is_free() {
 }
 
 #[test]
+fn contents_given_up_are_free() {
+    let mut image = Image::new(Options::default());
+    for i in 0..200 {
+        let data = image.data(&noise(1 << 20));
+        if i % 3 == 1 {
+            let name = i.to_string();
+            image.put(Tree::ROOT, name, Meta::with_mode(0o644), Kind::File(data));
+        }
+    }
+    image.check();
+
+    let mut image = Image::new(Options::default());
+    let data = image.data(b"x");
+    for name in ["a", "b"] {
+        image.put(Tree::ROOT, name, Meta::with_mode(0o644), Kind::File(data.clone()));
+    }
+    assert!(matches!(image.writer.finish(&image.tree), Err(ext4::Error::Tree(_))));
+}
+
+#[test]
 fn the_same_tree_gives_the_same_bytes() {
     let make = |pieces: usize| -> Result<Vec<u8>> {
         let bytes = noise(3_000_000);

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::cmdline::{self, Init, Words};
 use crate::serve::{Server, Setting};
@@ -32,6 +33,7 @@ pub(crate) fn run() -> ! {
 }
 
 fn start() -> Result<Infallible, String> {
+    raise_limits()?;
     for (what, path) in [("proc", "/proc"), ("sysfs", "/sys")] {
         mount_at(what, path, NO_FLAGS, c"")?;
     }
@@ -83,6 +85,15 @@ fn name_host(words: &Words) -> Result<(), String> {
             .map_err(|e| format!("cannot write /etc/hostname: {e}"))?;
     }
     Ok(())
+}
+
+/// What commands may raise their own limit of open files to. The kernel's default is 4,096, which
+/// databases find too few; the soft limit stays, as some programs close all that they may have.
+const OPEN_FILES: Rlimit = Rlimit { current: Some(1024), maximum: Some(524_288) };
+
+fn raise_limits() -> Result<(), String> {
+    setrlimit(Resource::Nofile, OPEN_FILES)
+        .map_err(|e| format!("cannot raise the limit of open files: {e}"))
 }
 
 /// Mounts a file system of the kernel's own, unless it is there already.

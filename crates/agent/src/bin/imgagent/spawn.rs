@@ -58,9 +58,9 @@ pub(crate) fn start(exec: &Exec) -> Result<Ends, Fault> {
     let mut ends = ends.map_err(|e| spawn_fault(exec, &e.into()))?;
     let cwd = exec.cwd.clone().map(CString::new).transpose().ok().flatten();
     let home = CString::new(account.home.clone()).unwrap_or_default();
-    let has_terminal = exec.terminal.is_some();
+    let (has_terminal, is_unit) = (exec.terminal.is_some(), std::process::id() != 1);
     sys::before_exec(&mut command, move || {
-        enter_session(has_terminal).map_err(|e| step(STEP_SESSION, e))?;
+        enter_session(has_terminal, is_unit).map_err(|e| step(STEP_SESSION, e))?;
         become_user(&account).map_err(|e| step(STEP_USER, e))?;
         match &cwd {
             Some(cwd) => rustix::process::chdir(cwd).map_err(|e| step(STEP_CWD, e)),
@@ -149,9 +149,11 @@ pub(crate) fn resize(terminal: &OwnedFd, size: Terminal) -> rustix::io::Result<(
     tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 })
 }
 
-fn enter_session(has_terminal: bool) -> rustix::io::Result<()> {
-    // As a unit this program is spared by the OOM killer; what it runs is not.
-    let _ = fs::write("/proc/self/oom_score_adj", "0");
+fn enter_session(has_terminal: bool, is_unit: bool) -> rustix::io::Result<()> {
+    if is_unit {
+        // As a unit this program is spared by the OOM killer; what it runs is not.
+        let _ = fs::write("/proc/self/oom_score_adj", "0");
+    }
     rustix::process::setsid()?;
     if has_terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;

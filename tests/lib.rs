@@ -19,6 +19,14 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository")
 }
 
+/// Where imgtool keeps what it has made, as its own rules say.
+pub fn cache_directory() -> String {
+    let variable = |name| std::env::var(name).ok();
+    variable("IMGTOOL_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|d| format!("{d}/imgtool")))
+        .unwrap_or_else(|| format!("{}/.cache/imgtool", variable("HOME").expect("HOME")))
+}
+
 /// A directory of its own for one test, and the programs run in it.
 pub struct World {
     directory: TempDir,

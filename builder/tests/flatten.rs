@@ -88,7 +88,6 @@ impl Layers {
         let text = String::from_utf8_lossy(&output.stdout);
         let more = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{text}{more}");
-        println!("{text}");
     }
 
     /// Fails unless the layers are refused with `words`, and nothing is left behind.

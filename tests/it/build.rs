@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use imgtool_tests::{World, finish, program, repository};
+use imgtool_tests::{World, cache_directory, finish, program, repository};
 
 /// A recipe for a tarball, with whatever else.
 fn recipe(world: &World, tarball: &str, more: &str) {
@@ -116,14 +116,6 @@ fn the_same_bundle_whoever_builds_it_and_where() {
     assert!(std::fs::read(second.path(&name)).unwrap() == expected, "the bundles differ");
 }
 
-/// Where imgtool keeps what it has made, as its own rules say.
-fn cache_directory() -> String {
-    let variable = |name| std::env::var(name).ok();
-    variable("IMGTOOL_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|d| format!("{d}/imgtool")))
-        .unwrap_or_else(|| format!("{}/.cache/imgtool", variable("HOME").expect("HOME")))
-}
-
 fn is_root() -> bool {
     finish({
         let mut id = Command::new("id");
@@ -138,8 +130,9 @@ fn is_root() -> bool {
 fn wrong_recipes_are_shown_with_their_line() {
     let world = World::new();
     world.write("t.toml", "name = \"t\"\nversoin = \"1\"\n[source]\ntarball = \"x\"\n");
-    let outcome = build(&world).fails(3, "t.toml:2:1");
-    assert!(outcome.stderr.contains("version"), "{}", outcome.stderr);
+    let outcome = build(&world).fails(3, "t.toml:");
+    let wanted = "t.toml:2:1: unknown key `versoin`; did you mean `version`?\n  2 | versoin";
+    assert!(outcome.stderr.contains(wanted), "{}", outcome.stderr);
     world.imgtool(["build", "--recipe", "nothing.toml"]).fails(3, "nothing.toml");
     recipe(&world, "missing.tar", "");
     build(&world).fails(3, "missing.tar");

@@ -1,4 +1,5 @@
 //! Tests of the built binaries that need no virtual machine.
 
 mod build;
+mod debian;
 mod tidy;

@@ -11,7 +11,10 @@ const NAME_BYTES_MAX: usize = 255;
 
 /// A checked path: names without `/`, NUL, `.` and `..`. The root is no names at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Path(Vec<Box<[u8]>>);
+pub(super) struct Path(Vec<Name>);
+
+/// A name in a path.
+pub(super) type Name = Box<[u8]>;
 
 /// Why a path is refused.
 pub(super) type Wrong = &'static str;
@@ -40,12 +43,12 @@ impl Path {
         if names.len() > DEPTH_MAX { Err("its path is deeper than 1024") } else { Ok(Path(names)) }
     }
 
-    pub(super) fn names(&self) -> &[Box<[u8]>] {
+    pub(super) fn names(&self) -> &[Name] {
         &self.0
     }
 
     /// The names before the last, and the last; `None` for the root.
-    pub(super) fn split(&self) -> Option<(&[Box<[u8]>], &[u8])> {
+    pub(super) fn split(&self) -> Option<(&[Name], &[u8])> {
         self.0.split_last().map(|(last, parents)| (parents, &**last))
     }
 }

@@ -1,6 +1,7 @@
 //! The verbs of `imgtool`, and what they have in common.
 
 mod build;
+mod flatten;
 mod kernel;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +24,7 @@ pub(crate) struct Cli {
 const AFTER_HELP: &str = "\
 Examples:
   imgtool build --recipe recipes/debian.toml     build an image and its kernel into out/
+  imgtool flatten debian:12 -o root.ext4         only flatten an image's layers into ext4
   imgtool kernel build generic-6.1               build only the kernel
   imgrun run out/debian-12-x86_64.tar.zst -- uname -a
 
@@ -32,6 +34,7 @@ Exit codes: 0 done, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 netwo
 #[derive(Debug, Subcommand)]
 enum Verb {
     Build(build::Args),
+    Flatten(flatten::Args),
     Kernel(kernel::Args),
 }
 
@@ -61,6 +64,7 @@ impl Cli {
         let json = self.output.json;
         match self.verb {
             Verb::Build(args) => args.run(json, progress),
+            Verb::Flatten(args) => args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),
         }
     }

@@ -53,7 +53,10 @@ impl Agent {
     }
 
     /// The layer above all others, as a tar: the agent, and its unit where systemd is to start it.
-    pub(crate) fn layer(&self, init: Init, epoch: u64) -> io::Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// Only where memory is short.
+    pub fn layer(&self, init: Init, epoch: u64) -> io::Result<Vec<u8>> {
         let mut tar = Tar::new(epoch);
         tar.directory("usr/lib/imgtool", 0o755)?;
         tar.file(AGENT_PATH, 0o755, &self.program)?;

@@ -1,13 +1,12 @@
 //! A recipe with every input a digest: what decides the image's bytes, and nothing else.
 
-use bundle::{Arch, Digest, Hasher, Init, Name, Reference, Source, Version};
+use bundle::{Arch, Digest, Init, Name, Reference, Source, Version};
 
-use crate::inject::Agent;
+use crate::image::Layout;
+use crate::inject::{self, Agent};
 use crate::recipe::Recipe;
 use crate::source::{Layer, Resolved};
-
-/// Part of every plan's digest; raised when the same inputs begin to give other bytes.
-const FORMAT: u32 = 1;
+use crate::{Error, Result};
 
 /// What to build, all of it pinned.
 #[derive(Clone, Debug)]
@@ -66,21 +65,22 @@ impl Plan {
         }
     }
 
-    /// The digest of all that decides the root file system's bytes. The kernel is not part of it:
-    /// it lies beside the image, not in it.
-    pub fn digest(&self) -> Digest {
-        let mut hasher = Hasher::new();
-        hasher.update(&FORMAT.to_le_bytes());
-        hasher.field(self.arch.name());
-        hasher.field(self.init.name());
-        hasher.field(self.epoch.map_or(String::new(), |epoch| epoch.to_string()));
-        hasher.field(self.size_bytes.map_or(String::new(), |size| size.to_string()));
-        hasher.update(&self.reserve_bytes.to_le_bytes());
-        hasher.field(&self.label);
-        hasher.field(self.agent.digest().as_bytes());
-        for layer in &self.layers {
-            hasher.field(layer.digest.as_bytes());
-        }
-        hasher.finish()
+    /// What decides the root file system's bytes. The kernel is not part of it: it lies beside the
+    /// image, not in it.
+    ///
+    /// # Errors
+    /// Only where memory is short.
+    pub fn layout(&self) -> Result<Layout> {
+        let made = self.epoch.unwrap_or(0);
+        let about = |e| Error::io("the agent's layer", e);
+        Ok(Layout {
+            layers: self.layers.clone(),
+            above: self.agent.layer(self.init, made).map_err(about)?,
+            below: inject::mount_points(made).map_err(about)?,
+            epoch: self.epoch,
+            size_bytes: self.size_bytes,
+            reserve_bytes: self.reserve_bytes,
+            label: self.label.clone(),
+        })
     }
 }

@@ -220,7 +220,10 @@ fn check_size(at: At<String>, faults: &mut Faults) -> Option<u64> {
 }
 
 /// `64MiB`, `4GiB`, `512KiB`, `1TiB` in bytes.
-fn parse_size(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let shift = match unit.trim_start() {

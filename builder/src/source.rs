@@ -15,6 +15,7 @@ use crate::{Error, Result};
 
 pub use layer::{Compression, Decompressed, LAYER_BYTES_MAX, Layer, Verified, into_error};
 pub use pipe::Pipe;
+pub use tarball::resolve as tarball;
 
 /// A source whose bytes are here.
 #[derive(Clone, Debug)]
@@ -64,7 +65,7 @@ pub fn resolve(
             bootstrap::resolve(bootstrap, arch, epoch, refresh, cache, progress)
         }
         Source::Oci(reference) => oci::resolve(reference, arch, cache, progress),
-        Source::Tarball(file) => tarball::resolve(file, progress),
+        Source::Tarball(file) => tarball(file, progress),
     }
 }
 

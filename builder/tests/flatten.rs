@@ -4,11 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bundle::{Arch, Digest, Init, Reference, Source};
+use bundle::{Arch, Digest, Init};
 use imgrun::Progress;
+use imgtool::image::{Image, Layout};
 use imgtool::inject::{AGENT_PATH, Agent};
-use imgtool::pack::Image;
-use imgtool::plan::Plan;
 use imgtool::source::Layer;
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
@@ -34,7 +33,8 @@ impl Layers {
         self
     }
 
-    fn plan(&self, init: Init) -> Plan {
+    fn layout(&self) -> Layout {
+        let agent = Agent::embedded(Arch::host()).unwrap();
         let layer = |path: &PathBuf| {
             let bytes = std::fs::read(path).unwrap();
             Layer {
@@ -46,29 +46,15 @@ impl Layers {
                 content: None,
             }
         };
-        Plan {
-            name: "test".parse().unwrap(),
-            version: "1".parse().unwrap(),
-            arch: Arch::host(),
-            init,
-            epoch: None,
-            size_bytes: None,
-            reserve_bytes: 0,
-            label: "test".into(),
+        Layout {
             layers: self.files.iter().map(layer).collect(),
-            source: Source { name: "test".into(), digest: Digest::of(b"") },
-            recipe: Digest::of(b""),
-            kernel: Reference {
-                name: "none".parse().unwrap(),
-                version: "1".parse().unwrap(),
-                digest: Digest::of(b""),
-            },
-            agent: Agent::embedded(Arch::host()).unwrap(),
+            above: agent.layer(Init::Agent, 0).unwrap(),
+            ..Layout::default()
         }
     }
 
     fn flatten(&self) -> imgrun::Result<Image> {
-        Image::flatten(&self.plan(Init::Agent), self.directory.path(), &Progress::silent())
+        Image::flatten(&self.layout(), self.directory.path(), &Progress::silent())
     }
 
     /// Flattens, and fails on any difference that the judge sees.
@@ -81,7 +67,7 @@ impl Layers {
         let judge = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/judge/tree.py");
         let mut command = Command::new("python3");
         command.arg(judge).arg(&mounted.0).args(&self.files);
-        for added in ["dev", "proc", "run", "sys", "tmp", "usr", "usr/lib", "usr/lib/imgtool"] {
+        for added in ["usr", "usr/lib", "usr/lib/imgtool"] {
             command.args(["--ignore", added]);
         }
         let output = command.args(["--ignore", AGENT_PATH]).output().unwrap();
@@ -362,9 +348,9 @@ fn damaged_layers_are_refused() {
     layers.refused("neither a tar");
 
     // The digest is the plan's: another file in its place is not what was asked for.
-    let plan = whole().plan(Init::Agent);
+    let layout = whole().layout();
     let other = Layers::new().layer(|tar| tar.file("g", &[7; 5000]));
-    let mut swapped = plan.clone();
+    let mut swapped = layout.clone();
     swapped.layers[0].file = other.files[0].clone();
     let error = Image::flatten(&swapped, other.directory.path(), &Progress::silent()).unwrap_err();
     assert_eq!(error.class(), imgrun::Class::Trust, "{error}");

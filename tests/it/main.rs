@@ -2,4 +2,5 @@
 
 mod build;
 mod debian;
+mod flatten;
 mod tidy;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use bundle::{Arch, Reference};
 use imgrun::{Progress, Result};
 use imgtool::cache::Cache;
+use imgtool::image::Image;
 use imgtool::inject::Agent;
-use imgtool::pack::{Image, Packed};
+use imgtool::pack::{Packed, pack};
 use imgtool::plan::Plan;
 use imgtool::recipe::Recipe;
 use imgtool::{Error, kernel, source};
@@ -82,8 +83,8 @@ impl Args {
         built.copy_to(&self.output)?;
         let kernel = Reference { name: built.name, version: built.version, digest: built.digest };
         let plan = Plan::new(recipe, arch, source, kernel, agent);
-        let image = Image::flatten(&plan, &self.output, progress)?;
-        image.pack(&plan, &self.output, progress)
+        let image = Image::flatten(&plan.layout()?, &self.output, progress)?;
+        pack(&plan, image, &self.output, progress)
     }
 
     fn agent(&self, arch: Arch) -> Result<Agent> {

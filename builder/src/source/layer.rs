@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bundle::{Digest, Hasher};
 use imgrun::interrupt;
@@ -50,7 +52,9 @@ impl Layer {
             return Err(truncated(self));
         }
         file.seek(SeekFrom::Start(self.offset)).map_err(about)?;
-        Ok(Verified { layer: self.clone(), file, hasher: Some(Hasher::new()), left: self.bytes })
+        let read = Arc::new(AtomicU64::new(0));
+        let hasher = Some(Hasher::new());
+        Ok(Verified { layer: self.clone(), file, hasher, left: self.bytes, read })
     }
 
     /// Reads the layer through and checks its size and digest.
@@ -106,7 +110,9 @@ impl Layer {
     /// ours: see [`into_error`].
     pub fn decompressed(&self) -> Result<Decompressed> {
         let compression = self.compression()?;
-        let stored = BufReader::with_capacity(READ_BYTES, self.open()?);
+        let verified = self.open()?;
+        let read = Arc::clone(&verified.read);
+        let stored = BufReader::with_capacity(READ_BYTES, verified);
         let stream: Box<dyn Read + Send> = match compression {
             Compression::None => Box::new(stored),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(stored)),
@@ -118,7 +124,7 @@ impl Layer {
             }
         };
         let hasher = self.content.map(|_| Hasher::new());
-        Ok(Decompressed { layer: self.clone(), stream, hasher, left: LAYER_BYTES_MAX })
+        Ok(Decompressed { layer: self.clone(), stream, hasher, left: LAYER_BYTES_MAX, read })
     }
 }
 
@@ -147,6 +153,7 @@ pub struct Verified {
     /// `None` once the digest has been checked.
     hasher: Option<Hasher>,
     left: u64,
+    read: Arc<AtomicU64>,
 }
 
 impl Read for Verified {
@@ -157,6 +164,7 @@ impl Read for Verified {
             return Err(io::Error::other(truncated(&self.layer)));
         }
         self.left -= n as u64;
+        self.read.fetch_add(n as u64, Ordering::Relaxed);
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buffer[..n]);
         }
@@ -186,6 +194,7 @@ pub struct Decompressed {
     stream: Box<dyn Read + Send>,
     hasher: Option<Hasher>,
     left: u64,
+    read: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Decompressed {
@@ -222,6 +231,11 @@ impl Read for Decompressed {
 }
 
 impl Decompressed {
+    /// How many stored bytes have been read; another thread may look at it.
+    pub(super) fn stored_bytes_read(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.read)
+    }
+
     /// Bytes that do not decompress are usually not the right bytes: that is then the better error.
     fn explain(&self, error: io::Error) -> Error {
         let ours = error.get_ref().is_some_and(|inner| inner.is::<Error>());

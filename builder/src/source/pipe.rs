@@ -1,6 +1,8 @@
 //! A layer's tar stream, decompressed on a thread of its own.
 
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
@@ -21,6 +23,7 @@ pub struct Pipe {
     current: Piece,
     at: usize,
     ended: bool,
+    stored: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -36,13 +39,19 @@ impl Pipe {
     /// Where it can not be opened.
     pub fn start(layer: &Layer) -> Result<Pipe> {
         let mut stream = layer.decompressed()?;
+        let stored = stream.stored_bytes_read();
         let (send, filled) = sync_channel(PIECES_AHEAD);
         let (used, empty) = channel();
         thread::Builder::new()
             .name("decompress".into())
             .spawn(move || pump(&mut stream, &send, &empty))
             .map_err(|e| crate::Error::host("start a thread").because(e))?;
-        Ok(Pipe { filled, used, current: Piece::default(), at: 0, ended: false })
+        Ok(Pipe { filled, used, current: Piece::default(), at: 0, ended: false, stored })
+    }
+
+    /// How many of the layer's stored bytes have been read, perhaps ahead of what was given out.
+    pub fn stored_bytes_read(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
     }
 }
 

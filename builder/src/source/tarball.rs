@@ -18,7 +18,7 @@ const PIECE_BYTES: usize = 1 << 20;
 ///
 /// # Errors
 /// Where it can not be read, is empty, or is no tar.
-pub(super) fn resolve(file: &Path, progress: &Progress) -> Result<Resolved> {
+pub fn resolve(file: &Path, progress: &Progress) -> Result<Resolved> {
     let about = |e| Error::io(file.display(), e);
     let mut reader = File::open(file).map_err(about)?;
     let found = reader.metadata().map_err(about)?;

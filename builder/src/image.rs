@@ -112,7 +112,8 @@ impl Image {
         let entries = flatten.entries();
         let tree = flatten.finish()?;
         let (_, summary) = writer.finish(&tree).map_err(image_error)?;
-        stage.finish(format!("{entries} entries, image of {} MiB", summary.bytes >> 20));
+        let size = Unit::Bytes.amount(summary.bytes);
+        stage.finish(format!("{entries} entries, image of {size}"));
         Ok(Image { file, bytes: summary.bytes, inodes: summary.inodes })
     }
 

@@ -64,7 +64,7 @@ pub fn pack(
     let (out, digest, bytes) = out.finish();
     let draft = out.into_inner().map_err(|e| Error::io(path.display(), e.into_error()))?;
     publish(draft, &path)?;
-    stage.finish(format!("{} MiB, {digest}", bytes >> 20));
+    stage.finish(format!("{}, {digest}", Unit::Bytes.amount(bytes)));
     Ok(Packed { path, digest, bytes, manifest })
 }
 

@@ -12,6 +12,16 @@ pub enum Unit {
     Items,
 }
 
+impl Unit {
+    /// `n` of it, for people: `98.34 MiB`, `12737`.
+    pub fn amount(self, n: u64) -> String {
+        match self {
+            Unit::Bytes => indicatif::HumanBytes(n).to_string(),
+            Unit::Items => n.to_string(),
+        }
+    }
+}
+
 /// Something happened that a person or a log may want to see.
 #[derive(Clone, Debug)]
 pub enum Event {

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::{Event, Progress, Unit};
 
@@ -44,13 +44,6 @@ struct Running {
     said: Instant,
 }
 
-fn amount(unit: Unit, n: u64) -> String {
-    match unit {
-        Unit::Bytes => HumanBytes(n).to_string(),
-        Unit::Items => n.to_string(),
-    }
-}
-
 fn say(line: &str) {
     // A closed standard error is no reason to stop working.
     let _ = writeln!(std::io::stderr(), "{line}");
@@ -71,8 +64,8 @@ fn plain() -> Progress {
                     && s.said.elapsed() >= PLAIN_LINE_EVERY
                 {
                     s.said = Instant::now();
-                    let of = s.total.map(|t| format!(" of {}", amount(s.unit, t)));
-                    let done = amount(s.unit, done);
+                    let of = s.total.map(|t| format!(" of {}", s.unit.amount(t)));
+                    let done = s.unit.amount(done);
                     say(&format!("{} … {done}{}", s.title, of.unwrap_or_default()));
                 }
             }

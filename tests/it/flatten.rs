@@ -73,5 +73,5 @@ fn what_can_not_be_flattened_leaves_nothing() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    fails(&["oci-layout:oci:v1"], 4, "wrong digest");
+    fails(&["oci-layout:oci:v1"], 4, "expected sha256:");
 }

@@ -25,8 +25,8 @@ pub struct Layout {
     pub layers: Vec<Layer>,
     /// A tar that lies above them, perhaps empty.
     pub above: Vec<u8>,
-    /// A tar that lies below them, perhaps empty.
-    pub below: Vec<u8>,
+    /// Directories that the root must have, with their modes where no layer has them.
+    pub mount_points: &'static [(&'static str, u16)],
     /// No time in the image is later than so many seconds after 1970.
     pub epoch: Option<u64>,
     /// The image's size, where it is not computed.
@@ -47,7 +47,10 @@ impl Layout {
         hasher.update(&self.reserve_bytes.to_le_bytes());
         hasher.field(&self.label);
         hasher.field(&self.above);
-        hasher.field(&self.below);
+        for (name, mode) in self.mount_points {
+            hasher.field(name);
+            hasher.update(&mode.to_le_bytes());
+        }
         for layer in &self.layers {
             hasher.field(layer.digest.as_bytes());
         }
@@ -108,7 +111,9 @@ impl Image {
             done += layer.bytes;
             stage.set(done);
         }
-        flatten.layer("what imgtool adds below", || Ok(&layout.below[..]))?;
+        for (name, mode) in layout.mount_points {
+            flatten.mount_point(name, *mode);
+        }
         let entries = flatten.entries();
         let tree = flatten.finish()?;
         let (_, summary) = writer.finish(&tree).map_err(image_error)?;

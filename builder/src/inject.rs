@@ -1,4 +1,4 @@
-//! What every image gets besides its layers: the guest agent above them, mount points below.
+//! What every image gets besides its layers: the guest agent above them, and mount points.
 
 use std::io;
 
@@ -68,17 +68,9 @@ impl Agent {
     }
 }
 
-/// The layer below all others, as a tar: the directories that a boot mounts on, for images that
-/// lack them. What the image says of them itself counts more.
-pub(crate) fn mount_points(epoch: u64) -> io::Result<Vec<u8>> {
-    let mut tar = Tar::new(epoch);
-    for (path, mode) in
-        [("dev", 0o755), ("proc", 0o555), ("run", 0o755), ("sys", 0o555), ("tmp", 0o1777)]
-    {
-        tar.directory(path, mode)?;
-    }
-    tar.finish()
-}
+/// The directories that a boot mounts on, for images that lack them or have them deleted.
+pub const MOUNT_POINTS: [(&str, u16); 5] =
+    [("dev", 0o755), ("proc", 0o555), ("run", 0o755), ("sys", 0o555), ("tmp", 0o1777)];
 
 /// A tar whose every entry is root's and dated `epoch`.
 struct Tar {

@@ -76,7 +76,7 @@ impl Plan {
         Ok(Layout {
             layers: self.layers.clone(),
             above: self.agent.layer(self.init, made).map_err(about)?,
-            below: inject::mount_points(made).map_err(about)?,
+            mount_points: &inject::MOUNT_POINTS,
             epoch: self.epoch,
             size_bytes: self.size_bytes,
             reserve_bytes: self.reserve_bytes,

@@ -7,7 +7,7 @@ use std::process::Command;
 use bundle::{Arch, Digest, Init};
 use imgrun::Progress;
 use imgtool::image::{Image, Layout};
-use imgtool::inject::{AGENT_PATH, Agent};
+use imgtool::inject::{AGENT_PATH, Agent, MOUNT_POINTS};
 use imgtool::source::Layer;
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
@@ -275,6 +275,190 @@ fn hard_links_across_layers() {
         })
         .layer(|tar| tar.file("five", b"new five"))
         .judge();
+}
+
+#[test]
+fn a_file_between_directories_hides_what_lies_below_it() {
+    for with_symlink in [false, true] {
+        Layers::new()
+            .layer(|tar| {
+                tar.directory("a", 0o700);
+                tar.file("a/y", b"y");
+                tar.file("b/y", b"y");
+                tar.file("c/y", b"y");
+            })
+            .layer(|tar| {
+                if with_symlink {
+                    tar.symlink("a", "b")
+                } else {
+                    tar.file("a", b"a file")
+                }
+                tar.file("b", b"a file, and then a directory again");
+                tar.directory("b", 0o711);
+                tar.file("c", b"a file that nothing names any more");
+            })
+            .layer(|tar| {
+                tar.directory("a", 0o755);
+                tar.file("a/x", b"x");
+                tar.directory("c", 0o755);
+            })
+            .judge();
+    }
+}
+
+#[test]
+fn hard_links_to_what_arrived_hidden() {
+    Layers::new()
+        .layer(|tar| tar.file("f", b"oldest"))
+        .layer(|tar| {
+            tar.file("f", b"right");
+            tar.hard_link("z", "f");
+            tar.hard_link("l", "z");
+        })
+        .layer(|tar| tar.hard_link("y", "f"))
+        .layer(|tar| {
+            tar.file("f", b"newest");
+            tar.file("z", b"newest");
+        })
+        .judge();
+}
+
+#[test]
+fn hard_links_in_a_circle_or_to_what_was_deleted_are_refused() {
+    Layers::new()
+        .layer(|tar| {
+            tar.hard_link("x", "f");
+            tar.hard_link("f", "x");
+        })
+        .refused("in a circle");
+    Layers::new()
+        .layer(|tar| {
+            tar.hard_link("x", "f");
+            tar.hard_link("f", "x");
+        })
+        .layer(|tar| tar.file("f", b"f"))
+        .refused("in a circle");
+    Layers::new()
+        .layer(|tar| tar.file("f", b"f"))
+        .layer(|tar| tar.file(".wh.f", b""))
+        .layer(|tar| tar.hard_link("x", "f"))
+        .refused("its target is not in the image");
+}
+
+#[test]
+fn whiteouts_of_higher_layers_count_below_symlinks() {
+    Layers::new()
+        .layer(|tar| {
+            tar.directory("usr/lib", 0o755);
+            tar.symlink("lib", "usr/lib");
+        })
+        .layer(|tar| {
+            tar.file("lib/new", b"new");
+            tar.file("lib/kept", b"kept");
+        })
+        .layer(|tar| tar.file("usr/lib/.wh.new", b""))
+        .judge();
+}
+
+#[test]
+fn mount_points_are_there_whatever_was_deleted() {
+    let layers = Layers::new()
+        .layer(|tar| {
+            tar.directory("run", 0o700);
+            tar.directory("sys", 0o700);
+            tar.symlink("tmp", "run");
+        })
+        .layer(|tar| {
+            tar.file(".wh.run", b"");
+            tar.file(".wh.proc", b"");
+        });
+    let layout = Layout { mount_points: &MOUNT_POINTS, ..layers.layout() };
+    let image = Image::flatten(&layout, layers.directory.path(), &Progress::silent()).unwrap();
+    let mounted = Mounted::new(image.path());
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |name: &str| {
+        mounted.0.join(name).symlink_metadata().unwrap().permissions().mode() & 0o170_777
+    };
+    for name in ["dev", "run"] {
+        assert_eq!(mode(name), 0o040_755, "{name}");
+    }
+    assert_eq!((mode("proc"), mode("sys"), mode("tmp")), (0o040_555, 0o040_700, 0o120_777));
+}
+
+#[test]
+fn aufs_bookkeeping_is_not_in_the_image() {
+    Layers::new()
+        .layer(|tar| {
+            tar.file(".wh..wh.plnk/1.2", b"linked");
+            tar.hard_link("file", ".wh..wh.plnk/1.2");
+        })
+        .flatten()
+        .map(|image| {
+            let mounted = Mounted::new(image.path());
+            assert_eq!(std::fs::read(mounted.0.join("file")).unwrap(), b"linked");
+            assert!(!mounted.0.join(".wh..wh.plnk").exists());
+        })
+        .unwrap();
+    Layers::new().layer(|tar| tar.file(".wh.a/b", b"")).refused("below a whiteout");
+}
+
+/// Small inputs that would cost much.
+#[test]
+fn hostile_layers_have_bounds() {
+    // 4,100 entries of a thousand directories each.
+    Layers::new()
+        .layer(|tar| {
+            for i in 0..4100 {
+                let path = format!("{i}/{}x", "a/".repeat(1000));
+                tar.file(&path, b"");
+            }
+        })
+        .refused("names");
+    // Symlinks that lead deeper and deeper.
+    Layers::new()
+        .layer(|tar| {
+            tar.symlink("s1", &"a/".repeat(2000));
+            (2..40).for_each(|i| {
+                tar.symlink(&format!("s{i}"), &format!("s{}/{}", i - 1, "a/".repeat(1900)))
+            });
+        })
+        .layer(|tar| {
+            (1..39).for_each(|i| tar.file(&format!("s{i}/.wh.x"), b""));
+            tar.file("s39/x", b"");
+        })
+        .refused("deeper than");
+    // A long chain of links, each before its target.
+    let image = Layers::new().layer(|tar| {
+        (0..50_000).for_each(|i| tar.hard_link(&format!("a{i}"), &format!("a{}", i + 1)));
+        tar.file("a50000", b"end");
+    });
+    assert_eq!(image.flatten().unwrap().inodes, 10 + 4 + 1);
+    // Links hidden in a chain, and a link from above to its head.
+    Layers::new()
+        .layer(|tar| {
+            tar.file("b0", b"x");
+            (1..20_000).for_each(|i| tar.hard_link(&format!("b{i}"), &format!("b{}", i - 1)));
+            (0..20_000).for_each(|i| tar.hard_link(&format!("c{i}"), "b19999"));
+        })
+        .layer(|tar| (0..20_000).for_each(|i| tar.file(&format!("b{i}"), b"")))
+        .flatten()
+        .unwrap();
+}
+
+#[test]
+fn what_ext4_can_not_hold_is_refused_by_the_entrys_name() {
+    let pax = |records: &'static [(&'static str, &'static [u8])]| {
+        Layers::new().layer(|tar| {
+            tar.pax(records);
+            tar.file("etc/passwd", b"");
+        })
+    };
+    pax(&[("mtime", b"99999999999")]).refused("entry \"etc/passwd\": the time 99999999999");
+    pax(&[("SCHILY.xattr.com.apple.provenance", b"x")]).refused("entry \"etc/passwd\": extended");
+    pax(&[("SCHILY.xattr.user.x", &[7; 5000])]).refused("entry \"etc/passwd\": extended");
+    Layers::new()
+        .layer(|tar| tar.symlink("s", &"x".repeat(4096)))
+        .refused("entry \"s\": a symlink");
 }
 
 #[test]

@@ -9,14 +9,14 @@ use super::Rootfs;
 use super::graft::graft;
 use super::links::{Links, Target};
 use super::merge::{Body, Directory, Inode, InodeId, Level, Merge, Place, ROOT, SlotId};
-use super::path::{Marker, Path, marker, refuse};
+use super::path::{Marker, Path, is_aufs, marker, refuse};
 use crate::tar::{Entry, Kind as TarKind, Reader};
 use crate::{Error, Result};
 
 /// An image has at most this many entries, hidden ones counted.
 const ENTRIES_MAX: u64 = 4_000_000;
-/// A symlink's target is at most this long: more does not fit a block.
-const SYMLINK_BYTES_MAX: usize = 4095;
+/// An image has at most this many names, those of implied directories counted.
+const SLOTS_MAX: usize = 4_000_000;
 
 /// Flattens layers into the image behind a [`ext4::Writer`].
 #[derive(Debug)]
@@ -24,14 +24,24 @@ pub struct Flatten<'w, W> {
     writer: &'w mut ext4::Writer<W>,
     merge: Merge,
     links: Links,
-    /// Directories that a symlink of a lower layer has replaced, with the symlink's path.
-    grafts: Vec<(Path, SlotId)>,
+    grafts: Vec<Graft>,
+    /// Names whited out by the current layer while links of higher ones wait for them.
+    deleted: Vec<Path>,
     level: Level,
     /// The current layer's.
     origin: String,
     entries: u64,
     /// No time in the image is later than this.
     epoch: Option<i64>,
+}
+
+/// A directory that a symlink of a lower layer has replaced.
+#[derive(Debug)]
+struct Graft {
+    symlink: Path,
+    /// The symlink's layer.
+    origin: String,
+    moved: SlotId,
 }
 
 impl<'w, W: Write + Seek> Flatten<'w, W> {
@@ -42,6 +52,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             merge: Merge::new(),
             links: Links::default(),
             grafts: Vec::new(),
+            deleted: Vec::new(),
             level: Level::MAX - 1,
             origin: String::new(),
             entries: 0,
@@ -74,9 +85,38 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
                 return Err(Error::input(format!("it has more than {ENTRIES_MAX} entries")));
             }
             self.entry(&mut reader, entry)?;
+            // A single deep path makes many directories.
+            if self.merge.len() > SLOTS_MAX {
+                return Err(Error::input(format!("it has more than {SLOTS_MAX} names")));
+            }
+        }
+        for path in std::mem::take(&mut self.deleted) {
+            if let Some((_, link)) = self.links.arrive(&path) {
+                return Err(Error::input(format!("{link}: its target is not in the image")));
+            }
         }
         let wanted = self.links.take_wanted();
         if wanted.is_empty() { Ok(()) } else { self.second_pass(open()?, &wanted) }
+    }
+
+    /// Makes sure that the root has a directory, or whatever else the layers have there, at `name`.
+    pub fn mount_point(&mut self, name: &str, mode: u16) {
+        let there =
+            self.merge.directory(ROOT).and_then(|d| d.children.get(name.as_bytes()).copied());
+        let slot = there.unwrap_or_else(|| {
+            let body = Body::Directory(Directory::default());
+            self.merge.insert(ROOT, name.as_bytes(), self.level, body)
+        });
+        if let Some(Directory { meta: None, .. }) = self.merge.directory(slot) {
+            let meta = Meta { mode, ..self.unnamed() };
+            self.merge.name(slot, self.level, meta);
+        }
+    }
+
+    /// The metadata of a directory that no entry names.
+    fn unnamed(&self) -> Meta {
+        let seconds = self.epoch.unwrap_or(0);
+        Meta { mtime: ext4::Time { seconds, nanoseconds: 0 }, ..Meta::with_mode(0o755) }
     }
 
     /// How many entries there were so far, hidden ones counted.
@@ -93,22 +133,30 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             return Err(Error::input(format!("{link}: its target is not in the image")));
         }
         // The highest layers' first: each graft keeps the higher of two entries.
-        for (link, moved) in std::mem::take(&mut self.grafts) {
-            graft(&mut self.merge, &link, moved)?;
+        for Graft { symlink, origin, moved } in std::mem::take(&mut self.grafts) {
+            graft(&mut self.merge, &symlink, moved).map_err(|e| e.within(origin))?;
         }
-        let seconds = self.epoch.unwrap_or(0);
-        let mtime = ext4::Time { seconds, nanoseconds: 0 };
-        Ok(self.merge.into_tree(&Meta { mtime, ..Meta::with_mode(0o755) }))
+        let unnamed = self.unnamed();
+        self.merge
+            .into_tree(&unnamed)
+            .ok_or_else(|| Error::bug("a hard link's target was lost on the way"))
     }
 
     fn entry<R: BufRead>(&mut self, reader: &mut Reader<R>, entry: Entry) -> Result<()> {
         let path = Path::parse(&entry.path).map_err(|why| refuse(&entry, why))?;
-        let Some((_, name)) = path.split() else {
+        let Some((parents, name)) = path.split() else {
             return match entry.kind {
                 TarKind::Directory => self.directory(&path, &entry),
                 _ => Err(refuse(&entry, "the root can only be a directory")),
             };
         };
+        if is_aufs(parents).map_err(|why| refuse(&entry, why))? {
+            // Nobody sees what aufs kept for itself, but hard links into it mean its files.
+            if !matches!(entry.kind, TarKind::HardLink(_) | TarKind::Directory) {
+                self.links.pass_content(path);
+            }
+            return Ok(());
+        }
         if let Some(marker) = marker(name) {
             let marker = marker.map_err(|why| refuse(&entry, why))?;
             return self.mark(&path, &entry, &marker);
@@ -139,6 +187,10 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             Marker::Opaque => directory.opaque = directory.opaque.max(level),
             Marker::Whiteout(name) => {
                 directory.hidden.entry(Box::from(*name)).or_insert(level);
+                let target = Path::join(parents, name);
+                if self.links.awaited(&target).is_some() {
+                    self.deleted.push(target);
+                }
             }
             Marker::Ignored => {}
         }
@@ -153,23 +205,30 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
                 Place::Hidden => return Ok(()),
                 Place::Through => return Err(through(entry)),
                 Place::At { parent, there } => {
-                    let there = there.filter(|&slot| {
+                    let kept = there.filter(|&slot| {
                         let slot = self.merge.slot(slot);
                         matches!(slot.body, Body::Directory(_)) || slot.level > level
                     });
-                    there.unwrap_or_else(|| {
-                        let body = Body::Directory(Directory::default());
-                        self.merge.insert(parent, name, level, body)
-                    })
+                    match kept {
+                        Some(kept) => kept,
+                        None => {
+                            if there.is_some() {
+                                self.merge.hide(parent, name, level);
+                            }
+                            let body = Body::Directory(Directory::default());
+                            self.merge.insert(parent, name, level, body)
+                        }
+                    }
                 }
             },
         };
         let meta = self.meta(entry);
+        ext4::check(&meta, &Kind::directory()).map_err(|why| refuse(entry, why))?;
         // Something else of a higher layer hides it; so does a directory named by one.
         if let Some(directory) = self.merge.directory(slot)
             && directory.meta.as_ref().is_none_or(|(named, _)| *named == level)
         {
-            directory.meta = Some((level, meta));
+            self.merge.name(slot, level, meta);
         }
         Ok(())
     }
@@ -186,6 +245,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
                 Some((inode, _)) => {
                     let node = self.node(reader, entry)?;
                     self.merge.set_inode(inode, Inode::Known(node));
+                    self.links.pass_inode(path, inode);
                 }
                 None => self.links.pass_content(path),
             }
@@ -193,8 +253,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         };
         let node = self.node(reader, entry)?;
         let inode = self.merge.add_inode(Inode::Known(node));
-        self.put(&path, parent, inode);
-        Ok(())
+        self.put(&path, parent, inode, entry)
     }
 
     fn hard_link(&mut self, path: Path, entry: &Entry, target: Path) -> Result<()> {
@@ -207,13 +266,14 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         match self.room(&path, entry)? {
             Some(parent) => {
                 let inode = self.linked(target, entry)?;
-                self.put(&path, parent, inode);
+                self.put(&path, parent, inode, entry)?;
             }
             None => match self.links.arrive(&path) {
                 // A higher layer links to this link: so it waits for what this one is.
                 Some((waiting, _)) => {
                     let inode = self.linked(target, entry)?;
-                    self.merge.set_inode(waiting, Inode::Same(inode));
+                    self.join(waiting, inode, entry)?;
+                    self.links.pass_inode(path, inode);
                 }
                 None => self.links.pass_link(path, target),
             },
@@ -265,14 +325,25 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         let Body::Directory(directory) = &slot.body else {
             return Ok((slot.level == self.level).then_some(parent));
         };
-        match directory.meta {
-            Some((named, _)) if named > self.level => return Ok(None),
-            None if slot.level > self.level && matches!(entry.kind, TarKind::Symlink(_)) => {
-                self.grafts.push((path.clone(), there));
-                return Ok(Some(parent));
+        let hidden = match directory.meta {
+            Some((named, _)) => named > self.level,
+            None => {
+                slot.level > self.level
+                    && !matches!(entry.kind, TarKind::Symlink(_))
+                    && self.merge.shows(there)
             }
-            None if slot.level > self.level && self.merge.shows(there) => return Ok(None),
-            _ => {}
+        };
+        if hidden {
+            // It is no directory, so nothing that lies deeper is part of the directory above it.
+            self.merge.hide(parent, name, self.level);
+            return Ok(None);
+        }
+        if directory.meta.is_none() && slot.level > self.level {
+            if matches!(entry.kind, TarKind::Symlink(_)) {
+                let (symlink, origin) = (path.clone(), self.origin.clone());
+                self.grafts.push(Graft { symlink, origin, moved: there });
+            }
+            return Ok(Some(parent));
         }
         if directory.children.values().any(|&child| self.merge.shows(child)) {
             return Err(refuse(entry, "it replaces a directory that has entries in this layer"));
@@ -281,13 +352,20 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
     }
 
     /// Gives `inode` its name, and to those links that wait for this name the inode.
-    fn put(&mut self, path: &Path, parent: SlotId, inode: InodeId) {
-        let Some((_, name)) = path.split() else { return };
+    fn put(&mut self, path: &Path, parent: SlotId, inode: InodeId, entry: &Entry) -> Result<()> {
+        let Some((_, name)) = path.split() else { return Ok(()) };
         self.merge.insert(parent, name, self.level, Body::Inode(inode));
-        if let Some((waiting, _)) = self.links.arrive(path)
-            && self.merge.same(waiting) != self.merge.same(inode)
-        {
-            self.merge.set_inode(waiting, Inode::Same(inode));
+        match self.links.arrive(path) {
+            Some((waiting, _)) => self.join(waiting, inode, entry),
+            None => Ok(()),
+        }
+    }
+
+    fn join(&mut self, waiting: InodeId, inode: InodeId, entry: &Entry) -> Result<()> {
+        if self.merge.join(waiting, inode) {
+            Ok(())
+        } else {
+            Err(refuse(entry, "hard links lead in a circle"))
         }
     }
 
@@ -321,10 +399,6 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
                 }
                 Kind::File(file.finish().map_err(image_error)?)
             }
-            TarKind::Symlink(target) if target.len() > SYMLINK_BYTES_MAX => {
-                let why = "its target is longer than 4095 bytes, which ext4 can not hold";
-                return Err(refuse(entry, why));
-            }
             TarKind::Symlink(target) => Kind::Symlink(target.as_slice().into()),
             &TarKind::CharDevice(major, minor) => Kind::CharDevice { major, minor },
             &TarKind::BlockDevice(major, minor) => Kind::BlockDevice { major, minor },
@@ -333,7 +407,9 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
                 return Err(Error::bug("a directory or a link has no content"));
             }
         };
-        Ok(Node { meta: self.meta(entry), kind })
+        let meta = self.meta(entry);
+        ext4::check(&meta, &kind).map_err(|why| refuse(entry, why))?;
+        Ok(Node { meta, kind })
     }
 
     fn meta(&self, entry: &Entry) -> Meta {

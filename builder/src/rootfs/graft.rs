@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use ext4::{Kind, Node};
 
 use super::merge::{Body, Directory, Inode, Merge, ROOT, SlotId};
-use super::path::Path;
+use super::path::{DEPTH_MAX, Path};
 use crate::{Error, Result};
 
 /// Symlinks followed for one path, as for the kernel.
@@ -48,6 +48,9 @@ fn resolve(merge: &mut Merge, link: &Path, moved: SlotId) -> Result<SlotId> {
         let inode = match merge.slot(child).body {
             Body::Directory(_) => {
                 reached.push(child);
+                if reached.len() > DEPTH_MAX {
+                    return Err(wrong("it leads deeper than 1024 directories"));
+                }
                 continue;
             }
             Body::Inode(inode) => inode,
@@ -71,16 +74,44 @@ fn resolve(merge: &mut Merge, link: &Path, moved: SlotId) -> Result<SlotId> {
 
 /// Lays `source` and `destination` together: of two entries the one of the higher layer stays.
 fn join(merge: &mut Merge, destination: SlotId, source: SlotId) {
-    if destination == source {
-        return;
+    // Pairs of directories; a list rather than a recursion, since grafts can nest deeply.
+    let mut pairs = vec![(destination, source)];
+    while let Some((destination, source)) = pairs.pop() {
+        if destination == source {
+            continue;
+        }
+        let Some(source) = merge.directory(source).map(std::mem::take) else { continue };
+        let source = join_one(merge, destination, source);
+        for (name, child) in source.children {
+            let level = merge.slot(child).level;
+            let Some(directory) = merge.directory(destination) else { continue };
+            if directory.hides(level, &name) {
+                continue;
+            }
+            match directory.children.get(&name).copied() {
+                None => merge.adopt(destination, name, child),
+                Some(there) => {
+                    let is_directory = |id| matches!(merge.slot(id).body, Body::Directory(_));
+                    if is_directory(there) && is_directory(child) {
+                        pairs.push((there, child));
+                    } else if level > merge.slot(there).level {
+                        merge.adopt(destination, name, child);
+                    }
+                }
+            }
+        }
     }
-    let Some(source) = merge.directory(source).map(std::mem::take) else { return };
-    let Some(directory) = merge.directory(destination) else { return };
+}
+
+/// Lays the directories themselves together, and hides what each hides of the other. Gives the
+/// source back with the children that are still to be placed.
+fn join_one(merge: &mut Merge, destination: SlotId, mut source: Directory) -> Directory {
+    let Some(directory) = merge.directory(destination) else { return source };
     if source.meta.as_ref().map(|m| m.0) > directory.meta.as_ref().map(|m| m.0) {
-        directory.meta = source.meta;
+        directory.meta = source.meta.take();
     }
     directory.opaque = directory.opaque.max(source.opaque);
-    for (name, level) in source.hidden {
+    for (name, level) in std::mem::take(&mut source.hidden) {
         let hidden = directory.hidden.entry(name).or_default();
         *hidden = level.max(*hidden);
     }
@@ -93,22 +124,5 @@ fn join(merge: &mut Merge, destination: SlotId, source: SlotId) {
             directory.children.remove(&name);
         }
     }
-    for (name, child) in source.children {
-        let Some(directory) = merge.directory(destination) else { return };
-        match directory.children.get(&name).copied() {
-            None => {
-                directory.children.insert(name, child);
-            }
-            Some(there) => {
-                let is_directory = |m: &Merge, id| matches!(m.slot(id).body, Body::Directory(_));
-                if is_directory(merge, there) && is_directory(merge, child) {
-                    join(merge, there, child);
-                } else if merge.slot(child).level > merge.slot(there).level
-                    && let Some(directory) = merge.directory(destination)
-                {
-                    directory.children.insert(name, child);
-                }
-            }
-        }
-    }
+    source
 }

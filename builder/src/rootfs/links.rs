@@ -22,6 +22,8 @@ enum Passed {
     Content,
     /// It was a hard link to this.
     Link(Path),
+    /// A link from above had waited for it, and this is the inode now.
+    Inode(InodeId),
 }
 
 /// Where the target of a link is to be looked for.
@@ -43,24 +45,42 @@ impl Links {
     }
 
     pub(super) fn pass_link(&mut self, path: Path, target: Path) {
-        self.passed.insert(path, Passed::Link(target));
+        let end = self.end(target);
+        self.passed.insert(path, Passed::Link(end));
     }
 
-    /// Follows hidden links of the current layer from `target` on.
-    pub(super) fn target(&self, target: Path) -> Target {
+    pub(super) fn pass_inode(&mut self, path: Path, inode: InodeId) {
+        self.passed.insert(path, Passed::Inode(inode));
+    }
+
+    /// Where hidden links of the current layer lead from `target` on.
+    pub(super) fn target(&mut self, target: Path) -> Target {
+        let end = self.end(target.clone());
+        let found = match self.passed.get(&end) {
+            Some(Passed::Inode(inode)) => Target::Wanted(end.clone(), Some(*inode)),
+            Some(Passed::Content) => {
+                let inode = self.wanted.get(&end).copied();
+                Target::Wanted(end.clone(), inode)
+            }
+            Some(Passed::Link(_)) | None => Target::Path(end.clone()),
+        };
+        // The next one who asks gets there at once.
+        if let Some(Passed::Link(next)) = self.passed.get_mut(&target) {
+            *next = end;
+        }
+        found
+    }
+
+    fn end(&self, target: Path) -> Path {
         let mut at = target;
         // Links can lead in a circle, but not through more links than there are.
         for _ in 0..=self.passed.len() {
             match self.passed.get(&at) {
-                None => break,
                 Some(Passed::Link(next)) => at = next.clone(),
-                Some(Passed::Content) => {
-                    let inode = self.wanted.get(&at).copied();
-                    return Target::Wanted(at, inode);
-                }
+                _ => break,
             }
         }
-        Target::Path(at)
+        at
     }
 
     pub(super) fn want(&mut self, path: Path, inode: InodeId) {

@@ -19,6 +19,8 @@ pub(super) struct Slot {
     /// The layer that put it here.
     pub(super) level: Level,
     pub(super) body: Body,
+    /// The directory it was put into.
+    parent: SlotId,
 }
 
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(super) struct Directory {
     pub(super) opaque: Level,
     /// Names that show nothing of layers below theirs.
     pub(super) hidden: BTreeMap<Box<[u8]>, Level>,
+    /// Whether it will be in the image: an entry names it, or something below it shows.
+    shows: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,8 @@ pub(super) const ROOT: SlotId = 0;
 
 impl Merge {
     pub(super) fn new() -> Self {
-        let root = Slot { level: Level::MAX, body: Body::Directory(Directory::default()) };
+        let body = Body::Directory(Directory::default());
+        let root = Slot { level: Level::MAX, body, parent: ROOT };
         Merge { slots: vec![root], inodes: Vec::new() }
     }
 
@@ -89,20 +94,40 @@ impl Merge {
         self.inodes.len() - 1
     }
 
-    pub(super) fn inode(&self, id: InodeId) -> &Inode {
-        &self.inodes[self.same(id)]
+    pub(super) fn inode(&mut self, id: InodeId) -> &Inode {
+        let id = self.same(id);
+        &self.inodes[id]
     }
 
     pub(super) fn set_inode(&mut self, id: InodeId, inode: Inode) {
         self.inodes[id] = inode;
     }
 
-    /// The inode that `id` ends at, links to links resolved.
-    pub(super) fn same(&self, mut id: InodeId) -> InodeId {
+    /// The inode that `id` ends at, links to links resolved; the way is shortened for the next.
+    pub(super) fn same(&mut self, mut id: InodeId) -> InodeId {
         while let Inode::Same(next) = self.inodes[id] {
+            if let Inode::Same(after) = self.inodes[next] {
+                self.inodes[id] = Inode::Same(after);
+            }
             id = next;
         }
         id
+    }
+
+    /// Makes the link `waiting` the same as `inode`; false where it is that already, so that links
+    /// lead in a circle.
+    #[must_use]
+    pub(super) fn join(&mut self, waiting: InodeId, inode: InodeId) -> bool {
+        let (waiting, inode) = (self.same(waiting), self.same(inode));
+        if waiting != inode {
+            self.inodes[waiting] = Inode::Same(inode);
+        }
+        waiting != inode
+    }
+
+    /// How many slots there are, replaced ones counted: what a hostile layer can make grow.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// Finds where `level` may put an entry at `path` (not the root), making the directories on the
@@ -151,25 +176,83 @@ impl Merge {
         body: Body,
     ) -> SlotId {
         let id = self.slots.len();
-        self.slots.push(Slot { level, body });
+        let shows = matches!(body, Body::Inode(_));
+        self.slots.push(Slot { level, body, parent });
         if let Body::Directory(directory) = &mut self.slots[parent].body {
             directory.children.insert(name.into(), id);
+        }
+        if shows {
+            self.show(parent);
         }
         id
     }
 
-    /// Whether anything at or below the slot will be in the image.
+    /// Nothing that layers below `level` have at `name` in `parent` shows.
+    pub(super) fn hide(&mut self, parent: SlotId, name: &[u8], level: Level) {
+        if let Body::Directory(directory) = &mut self.slots[parent].body {
+            directory.hidden.entry(name.into()).or_insert(level);
+        }
+    }
+
+    /// Moves a slot to another directory.
+    pub(super) fn adopt(&mut self, parent: SlotId, name: Box<[u8]>, child: SlotId) {
+        self.slots[child].parent = parent;
+        if let Body::Directory(directory) = &mut self.slots[parent].body {
+            directory.children.insert(name, child);
+        }
+    }
+
+    /// Gives a directory its metadata.
+    pub(super) fn name(&mut self, id: SlotId, level: Level, meta: Meta) {
+        if let Body::Directory(directory) = &mut self.slots[id].body {
+            directory.meta = Some((level, meta));
+        }
+        self.show(id);
+    }
+
+    /// The directory and those above it will be in the image.
+    fn show(&mut self, mut id: SlotId) {
+        while let Body::Directory(directory) = &mut self.slots[id].body
+            && !directory.shows
+        {
+            directory.shows = true;
+            id = self.slots[id].parent;
+        }
+    }
+
+    /// Whether anything at or below the slot is there to be in the image.
     pub(super) fn shows(&self, id: SlotId) -> bool {
         match &self.slots[id].body {
             Body::Inode(_) => true,
-            Body::Directory(directory) => {
-                directory.meta.is_some() || directory.children.values().any(|&c| self.shows(c))
+            Body::Directory(directory) => directory.shows,
+        }
+    }
+
+    /// Finds out anew which directories show: a graft may have taken entries away.
+    fn look_again(&mut self) {
+        let mut order = vec![ROOT];
+        let mut next = 0;
+        while let Some(&id) = order.get(next) {
+            next += 1;
+            if let Body::Directory(directory) = &mut self.slots[id].body {
+                directory.shows = directory.meta.is_some();
+                order.extend(directory.children.values());
+            }
+        }
+        for &id in order.iter().rev() {
+            if self.shows(id) {
+                let parent = self.slots[id].parent;
+                if let Body::Directory(directory) = &mut self.slots[parent].body {
+                    directory.shows = true;
+                }
             }
         }
     }
 
-    /// The finished tree. Directories that no entry named get `unnamed`'s metadata.
-    pub(super) fn into_tree(mut self, unnamed: &Meta) -> Tree {
+    /// The finished tree; directories that no entry named get `unnamed`'s metadata. `None` where an
+    /// inode never came.
+    pub(super) fn into_tree(mut self, unnamed: &Meta) -> Option<Tree> {
+        self.look_again();
         let root = self.directory(ROOT).and_then(|d| d.meta.take());
         let mut tree = Tree::new(root.map_or_else(|| unnamed.clone(), |(_, meta)| meta));
         let mut nodes: Vec<Option<NodeId>> = vec![None; self.inodes.len()];
@@ -196,8 +279,7 @@ impl Merge {
                             None => {
                                 let known =
                                     std::mem::replace(&mut self.inodes[inode], Inode::Awaited);
-                                // Flatten has refused links without a target before this.
-                                let Inode::Known(known) = known else { continue };
+                                let Inode::Known(known) = known else { return None };
                                 *nodes[inode].insert(tree.add(known))
                             }
                         }
@@ -207,7 +289,7 @@ impl Merge {
             }
             tree.node_mut(node).kind = Kind::Directory(entries);
         }
-        tree
+        Some(tree)
     }
 }
 

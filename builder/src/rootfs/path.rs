@@ -5,7 +5,7 @@ use crate::tar::Entry;
 /// A path is at most this long, as for the kernel.
 const PATH_BYTES_MAX: usize = 4096;
 /// A path has at most this many names.
-const DEPTH_MAX: usize = 1024;
+pub(super) const DEPTH_MAX: usize = 1024;
 /// A name is at most this long.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -43,6 +43,10 @@ impl Path {
         if names.len() > DEPTH_MAX { Err("its path is deeper than 1024") } else { Ok(Path(names)) }
     }
 
+    pub(super) fn join(parents: &[Name], name: &[u8]) -> Path {
+        Path(parents.iter().cloned().chain([Box::from(name)]).collect())
+    }
+
     pub(super) fn names(&self) -> &[Name] {
         &self.0
     }
@@ -72,6 +76,16 @@ pub(super) fn marker(name: &[u8]) -> Option<Result<Marker<'_>, Wrong>> {
         b"" | b"." | b".." => Err("a whiteout of no name"),
         _ => Ok(Marker::Whiteout(rest)),
     })
+}
+
+/// Whether an entry lies in a directory that aufs kept for itself; below other whiteouts nothing
+/// can lie.
+pub(super) fn is_aufs(parents: &[Name]) -> Result<bool, Wrong> {
+    match parents.iter().find(|name| name.starts_with(b".wh.")) {
+        None => Ok(false),
+        Some(name) if name.starts_with(b".wh..wh.") => Ok(true),
+        Some(_) => Err("it lies below a whiteout"),
+    }
 }
 
 /// Names an entry in an error.

@@ -6,6 +6,9 @@ use ext4::{Time, Xattr};
 
 use super::header::Wrong;
 
+/// An entry has at most this many extended attributes; a block would not hold more.
+const XATTRS_MAX: usize = 512;
+
 /// What an extended header says of the next entry.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Pax {
@@ -43,6 +46,12 @@ pub(super) fn parse(text: &[u8]) -> Result<Pax, Wrong> {
                 }
             }
         }
+    }
+    if pax.xattrs.len() + libarchive.len() > XATTRS_MAX {
+        return Err("it has more than 512 extended attributes");
+    }
+    if libarchive.iter().any(|xattr: &Xattr| xattr.name.contains(&0)) {
+        return Err("an extended attribute's name holds a NUL");
     }
     // libarchive writes both forms of an attribute; the plain one is as good.
     for xattr in libarchive {
@@ -146,6 +155,9 @@ fn percent_decode(text: &[u8]) -> Result<Vec<u8>, Wrong> {
         }
         let (digits, after) = rest.split_at_checked(2).ok_or(WRONG)?;
         let digits = std::str::from_utf8(digits).map_err(|_| WRONG)?;
+        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(WRONG);
+        }
         out.push(u8::from_str_radix(digits, 16).map_err(|_| WRONG)?);
         rest = after;
     }

@@ -14,7 +14,6 @@ use crate::inode::{self, Inode, checksum_seed};
 use crate::journal::Journal;
 use crate::number::Numbers;
 use crate::superblock;
-use crate::tree::SYMLINK_BYTES_MAX;
 use crate::xattr::{self, Placed};
 use crate::{BLOCK_BYTES, Error, Kind, Meta, NodeId, Result, Tree, Writer};
 
@@ -257,10 +256,7 @@ impl<'t> Inodes<'t> {
         target: &[u8],
     ) -> Result<Content> {
         let size = target.len() as u64;
-        if target.is_empty() || target.len() > SYMLINK_BYTES_MAX {
-            let (what, max) = ("a symlink target's length", SYMLINK_BYTES_MAX as u64);
-            return Err(Error::TooLarge { what, value: size, max });
-        }
+        inode::check_target(target)?;
         if target.len() <= FAST_SYMLINK_BYTES_MAX {
             let mut content = Content { size, ..Content::none() };
             content.bytes[..target.len()].copy_from_slice(target);

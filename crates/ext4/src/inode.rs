@@ -3,7 +3,8 @@
 use crate::block::INODE_BYTES;
 use crate::crc32c::crc32c;
 use crate::put;
-use crate::{Error, Meta, Result, Time};
+use crate::tree::SYMLINK_BYTES_MAX;
+use crate::{Error, Kind, Meta, Result, Time, xattr};
 
 /// Bytes of an inode that fields take: 128 of the classic form and 32 more.
 const EXTRA_BYTES: u16 = 32;
@@ -67,6 +68,33 @@ impl Inode<'_> {
         put::split_u32(&mut buf, 124, 130, checksum);
         Ok(buf)
     }
+}
+
+/// Whether an inode can be stored, apart from the room for it: its time, its attributes, a device's
+/// number, a symlink's length. A tree is checked again when it is written; this tells which entry
+/// is to blame.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(meta: &Meta, kind: &Kind) -> Result<()> {
+    encode_time(meta.mtime)?;
+    xattr::Blocks::default().place(&meta.xattrs, XATTR_ROOM)?;
+    match kind {
+        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+            device(*major, *minor).map(|_| ())
+        }
+        Kind::Symlink(target) => check_target(target),
+        Kind::Directory(_) | Kind::File(_) | Kind::Fifo | Kind::Socket => Ok(()),
+    }
+}
+
+/// Whether a symlink can have this target.
+pub(crate) fn check_target(target: &[u8]) -> Result<()> {
+    if target.is_empty() || target.len() > SYMLINK_BYTES_MAX {
+        let (what, max) = ("a symlink target's length", SYMLINK_BYTES_MAX as u64);
+        return Err(Error::TooLarge { what, value: target.len() as u64, max });
+    }
+    Ok(())
 }
 
 /// The seed of every checksum that belongs to an inode: its number and its generation, always 0.

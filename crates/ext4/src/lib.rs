@@ -66,6 +66,7 @@ mod xattr;
 pub use error::{Error, Result};
 pub use file::{Data, FileWriter, Run};
 pub use finish::Summary;
+pub use inode::check;
 pub use options::Options;
 pub use tree::{Entry, Kind, Meta, Node, NodeId, Time, Tree, Xattr};
 pub use writer::Writer;

@@ -99,6 +99,14 @@ impl World {
         command
     }
 
+    /// One of our programs to run here, as a terminal would start it: no signal is ignored, whatever
+    /// this test was started with.
+    pub fn interruptible(&self, name: &str) -> Command {
+        let mut command = self.command("env");
+        command.arg("--default-signal").arg(program(name));
+        command
+    }
+
     /// Every file below `name`, hidden ones too, as relative paths.
     pub fn files(&self, name: &str) -> Vec<String> {
         let root = self.path(name);

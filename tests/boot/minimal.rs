@@ -96,7 +96,7 @@ fn an_interrupt_at_any_moment_leaves_nothing() {
     let world = World::new();
     world.imgrun(["import", &image_arg("debian-minimal")]).ok();
     for tenths in [1u64, 3, 6, 10, 15, 20, 30, 45, 70] {
-        let mut command = world.command(program("imgrun"));
+        let mut command = world.interruptible("imgrun");
         command.args(["run", "-q", &image_arg("debian-minimal"), "--", "sleep", "1000"]);
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(100 * tenths));

@@ -234,7 +234,7 @@ fn an_interrupt_ends_a_build_and_leaves_nothing() {
     recipe(&world, "root.tar", "");
     let configs = repository().join("kernel-configs");
     for delay in [0.1, 0.3, 0.6, 1.0] {
-        let mut command = world.command(program("imgtool"));
+        let mut command = world.interruptible("imgtool");
         command.args(["build", "-r", "t.toml", "-o", "out", "--kernel-configs"]).arg(&configs);
         let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_secs_f64(delay));

@@ -34,6 +34,7 @@ unsafe extern "C" {
     safe fn c_kill(pid: c_int, signal: c_int) -> c_int;
     #[link_name = "close_range"]
     safe fn c_close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
+    fn signal(signal: c_int, handler: usize) -> usize;
     fn sigemptyset(set: *mut SigSet) -> c_int;
     fn sigaddset(set: *mut SigSet, signal: c_int) -> c_int;
     fn sigprocmask(how: c_int, set: *const SigSet, old: *mut SigSet) -> c_int;
@@ -81,12 +82,19 @@ pub(crate) fn child_events() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Runs `prepare` in the child, between fork and exec, with no signal blocked.
+/// Runs `prepare` in the child, between fork and exec, with no signal blocked and none ignored.
 pub(crate) fn before_exec(
     command: &mut Command,
     mut prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) {
-    let unblock_signals = || {
+    const SIG_DFL: usize = 0;
+    // 32 and 33 are the C library's own; SIGKILL and SIGSTOP refuse, and need no resetting.
+    const SIGNALS: [std::ops::RangeInclusive<c_int>; 2] = [1..=31, 34..=64];
+    let reset_signals = || {
+        for number in SIGNALS.into_iter().flatten() {
+            // SAFETY: the default action is always a valid one to set, also after a fork.
+            unsafe { signal(number, SIG_DFL) };
+        }
         let mut set = SigSet([0; 16]);
         // SAFETY: as in `child_events`.
         let result = unsafe {
@@ -98,7 +106,7 @@ pub(crate) fn before_exec(
     // SAFETY: this program has one thread, so the child inherits no lock that is held, and
     // whatever is allowed before the fork is allowed after it.
     unsafe {
-        command.pre_exec(move || unblock_signals().and_then(|()| prepare()));
+        command.pre_exec(move || reset_signals().and_then(|()| prepare()));
     }
 }
 

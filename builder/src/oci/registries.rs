@@ -36,6 +36,7 @@ const HOST_KEYS: [&str; 4] = ["mirrors", "tags_from_mirrors", "plain_http", "ca"
 /// What a person says about registries; empty says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registries {
+    /// By host in lower case, perhaps with a port.
     hosts: BTreeMap<String, Host>,
 }
 
@@ -122,13 +123,13 @@ impl Registries {
 
     /// What is said about `host`.
     pub(super) fn host(&self, host: &str) -> Host {
-        self.hosts.get(host).cloned().unwrap_or_default()
+        self.hosts.get(&host.to_ascii_lowercase()).cloned().unwrap_or_default()
     }
 
     /// Whether `host` (perhaps with a port) is spoken to in plain http: where that was said, and on
     /// this machine where nothing was.
     pub(super) fn is_plain(&self, host: &str) -> bool {
-        let said = self.hosts.get(host).and_then(|host| host.plain_http);
+        let said = self.hosts.get(&host.to_ascii_lowercase()).and_then(|host| host.plain_http);
         said.unwrap_or_else(|| is_loopback(host))
     }
 }
@@ -155,7 +156,7 @@ fn read_host(
     }
     let name = key.get_ref().as_ref();
     match place(name) {
-        Ok(place) if place.prefix.is_empty() => Some((place.host, host)),
+        Ok(place) if place.prefix.is_empty() => Some((place.host.to_ascii_lowercase(), host)),
         Ok(_) => {
             faults.add(key.span(), format!("{name:?} is no host: it has a path"));
             None
@@ -181,21 +182,17 @@ fn mirrors(list: At<Vec<At<String>>>, faults: &mut Faults) -> Vec<Place> {
 /// `HOST[:PORT][/PATH]`: what a reference may begin with.
 fn place(text: &str) -> Result<Place, String> {
     let wrong = |why: &str| format!("{text:?} is no host[:port][/path]: {why}");
-    let whole = format!("{text}/x");
-    let reference: RegistryReference = whole.parse().map_err(|why: String| {
-        let why = why.rsplit(": ").next().unwrap_or_default().to_string();
-        wrong(&why)
+    let reference = format!("{text}/x").parse::<RegistryReference>().map_err(|why| {
+        // Ours stands for what was written.
+        wrong(why.rsplit(": ").next().unwrap_or_default())
     })?;
-    let path = reference.repository.strip_suffix("/x").or(reference.repository.strip_suffix('x'));
-    // A first word without a dot or a port would be taken for a part of docker.io's.
-    let (first, rest) = text.split_once('/').unwrap_or((text, ""));
-    let prefix = path.unwrap_or_default().to_string();
-    let is_docker = matches!(first, "docker.io" | "index.docker.io");
-    if (first != reference.host && !is_docker) || (!is_docker && rest != prefix) {
+    let (first, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let first = if first == "index.docker.io" { "docker.io" } else { first };
+    // A first word without a dot or a port is taken for a part of docker.io's.
+    if first != reference.host {
         return Err(wrong("a host has a dot or a port, or is localhost"));
     }
-    let prefix = if is_docker { rest.to_string() } else { prefix };
-    Ok(Place { host: reference.host, prefix })
+    Ok(Place { host: reference.host, prefix: prefix.to_string() })
 }
 
 /// Whether `host`, perhaps with a port, is this machine.
@@ -230,6 +227,7 @@ mod tests {
         assert_eq!(registries.host("m.example:5000").ca, Some("/etc/x/ca.pem".into()));
         let table = [
             ("m.example:5000", true),
+            ("M.example:5000", true),
             ("m.example", false),
             ("docker.io", false),
             ("localhost:1", false),

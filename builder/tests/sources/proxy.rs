@@ -71,6 +71,11 @@ impl Proxy {
         Self::start(upstream, "none", &[], Some(tokens))
     }
 
+    /// The same, with a token server that breaks its answers.
+    pub(crate) fn with_broken_tokens(upstream: u16, tokens: Tokens, faults: &[Fault]) -> Proxy {
+        Self::start(upstream, "/token", faults, Some(tokens))
+    }
+
     fn start(upstream: u16, part: &str, faults: &[Fault], tokens: Option<Tokens>) -> Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -114,8 +119,18 @@ impl Proxy {
         let (path_too, authorization_too) = (path.clone(), authorization.clone());
         let request = Request { path: path_too, range, authorization: authorization_too, body };
         self.requests.lock().unwrap().push(request);
+        let fault = {
+            let mut script = self.script.lock().unwrap();
+            let hit = path.contains(&script.part);
+            if hit { script.faults.pop_front() } else { None }
+        };
         if let Some(tokens) = &self.tokens {
             let token = tokens.token.lock().unwrap().clone();
+            if let (true, Some(Fault::Answer(status, headers))) =
+                (path.starts_with("/token"), &fault)
+            {
+                return answer(&mut client, status, headers, "{}");
+            }
             if path.starts_with("/token") {
                 return answer(&mut client, "200 OK", "", &format!("{{\"token\":\"{token}\"}}"));
             }
@@ -129,11 +144,6 @@ impl Proxy {
             }
             head.retain(|line| !line.to_lowercase().starts_with("authorization:"));
         }
-        let fault = {
-            let mut script = self.script.lock().unwrap();
-            let hit = path.contains(&script.part);
-            if hit { script.faults.pop_front() } else { None }
-        };
         self.pass_on(client, head, fault.unwrap_or(Fault::None))
     }
 

@@ -219,7 +219,7 @@ fn an_identity_token_gets_tokens() {
     let world = World::new();
     let registry = world.registry("storage", false);
     let tokens = Tokens { token: Arc::new(Mutex::new("access".to_string())) };
-    let proxy = Proxy::with_tokens(registry.port, tokens);
+    let proxy = Proxy::with_tokens(registry.port, tokens.clone());
     let host = format!("127.0.0.1:{}", proxy.port);
     let file = world.path("auth.json");
     let json = format!(r#"{{"auths":{{"{host}":{{"identitytoken":"a secret & more"}}}}}}"#);
@@ -234,6 +234,34 @@ fn an_identity_token_gets_tokens() {
     let form = "grant_type=refresh_token&client_id=imgtool&refresh_token=a+secret+%26+more\
                 &service=test&scope=repository%3Aapp%3Apull";
     assert_eq!(asked[0].body, form);
+
+    // A token server that sends us elsewhere gets no second chance to hear it there.
+    let elsewhere = Proxy::new(registry.port, "none", &[]);
+    let location = format!("Location: http://127.0.0.1:{}/token\r\n", elsewhere.port);
+    let faults = [Fault::Answer("307 Temporary Redirect", location)];
+    let proxy = Proxy::with_broken_tokens(registry.port, tokens, &faults);
+    let host = format!("127.0.0.1:{}", proxy.port);
+    let json = format!(r#"{{"auths":{{"{host}":{{"identitytoken":"secret"}}}}}}"#);
+    fs::write(&file, json).unwrap();
+    let credentials = Credentials::read(&file).unwrap();
+    let access = Access { credentials, ..Access::default() };
+    let (result, _) = pull(&world, &format!("{host}/app:1"), "other", &access);
+    assert_eq!(result.unwrap_err().class(), Class::Network);
+    assert_eq!((proxy.requests("/token").len(), elsewhere.requests("/").len()), (1, 0));
+}
+
+#[test]
+fn plain_http_is_for_hosts_that_were_named() {
+    let world = World::new();
+    let registry = world.registry("storage", false);
+    // This machine too, but not by a name that says so.
+    let host = format!("0.0.0.0:{}", registry.port);
+    let reference = format!("{host}/app:1");
+    let (result, _) = pull(&world, &reference, "cache", &Access::default());
+    assert_eq!(result.unwrap_err().class(), Class::Network);
+    let access = with_registries(&format!("[host.\"{host}\"]\nplain_http = true\n"));
+    let (result, _) = pull(&world, &reference, "cache", &access);
+    assert!(read_all(&result.unwrap()).is_ok());
 }
 
 #[test]

@@ -87,21 +87,8 @@ impl Session {
         let base = format!("{scheme}://{server}/v2/{repository}");
         Url::parse(&base).map_err(|e| Error::input(base.clone()).because(e))?;
         let registries = access.registries.clone();
-        let mut builder = Client::builder()
-            .user_agent(concat!("imgtool/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(STALL_TIMEOUT)
-            .referer(false)
-            .redirect(redirect::Policy::custom(move |attempt| follow(attempt, &registries)));
-        if is_loopback(server) {
-            builder = builder.no_proxy();
-        }
-        if let Some(file) = access.registries.host(host).ca {
-            builder = builder.tls_certs_merge(certificates(&file)?);
-        }
-        let client = builder.build().map_err(|e| {
-            Error::host("set up https").because(e).hint("apt-get install ca-certificates")
-        })?;
+        let policy = redirect::Policy::custom(move |attempt| follow(attempt, &registries));
+        let client = client(host, &access.registries, policy)?;
         Ok(Session {
             client,
             place: place.clone(),
@@ -225,7 +212,10 @@ impl Session {
                     .append_pair("refresh_token", token)
                     .extend_pairs(asked);
                 let body = form.query().unwrap_or_default().to_string();
-                let request = self.client.post(url.clone()).body(body);
+                // Sent on, the token would go along.
+                let none = redirect::Policy::none();
+                let client = client(&self.place.host, &self.registries, none)?;
+                let request = client.post(url.clone()).body(body);
                 request.header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             }
             login => {
@@ -254,6 +244,25 @@ impl Session {
         let token = token.ok_or_else(|| Error::network(format!("{url}: it gave no token")))?;
         Ok(secret(&format!("Bearer {token}"))?)
     }
+}
+
+/// What speaks to `host` and to the servers that it names.
+fn client(host: &str, registries: &Registries, policy: redirect::Policy) -> Result<Client> {
+    let mut builder = Client::builder()
+        .user_agent(concat!("imgtool/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(STALL_TIMEOUT)
+        .referer(false)
+        .redirect(policy);
+    if is_loopback(host) {
+        builder = builder.no_proxy();
+    }
+    if let Some(file) = registries.host(host).ca {
+        builder = builder.tls_certs_merge(certificates(&file)?);
+    }
+    builder
+        .build()
+        .map_err(|e| Error::host("set up https").because(e).hint("apt-get install ca-certificates"))
 }
 
 fn with_authorization(request: RequestBuilder, value: Option<HeaderValue>) -> RequestBuilder {

@@ -3,21 +3,34 @@
 //! ```text
 //! <cache>/blobs/sha256/<hex>      whole blobs, never changed
 //! <cache>/blobs/sha256/.draft-*   being written; locked (flock) by its living writer
+//! <cache>/parts/<hex>             the beginning of a blob whose download was cut; locked likewise
 //! <cache>/keys/<hex>              notes: the digest of a result under the key of its inputs
 //! ```
 //!
 //! A blob gets its name only when its size and digest are right and it is on disk, so two processes
 //! may fetch the same one at once: the later rename replaces a file by an equal one. Whoever opens
 //! the cache sweeps the drafts that nobody holds a lock on: their writers were killed.
+//!
+//! What a process uses it holds a shared lock on, for as long as its [`Cache`] lives, and the time
+//! of last change is the time of last use: [`Inventory`] removes what is neither used now nor was
+//! lately.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Seek, Write};
+mod inventory;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, FileTimes, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use bundle::{Digest, Hasher};
+use imgrun::interrupt;
 
 use crate::{Error, Result};
+
+pub use inventory::{Inventory, Item, Kind, Pruned};
 
 /// Names a directory to use instead of `$XDG_CACHE_HOME/imgtool`.
 pub const CACHE_VARIABLE: &str = "IMGTOOL_CACHE";
@@ -26,12 +39,52 @@ const NOTE_BYTES_MAX: u64 = 1 << 20;
 /// Names of new drafts are drawn this often before we give up.
 const DRAFT_NAME_TRIES_MAX: u32 = 100;
 
+/// A shorter beginning of a blob is not worth keeping when its download fails.
+const PART_BYTES_MIN: u64 = 1 << 20;
+/// What a killed process left is hashed in pieces of this many bytes.
+const PIECE_BYTES: usize = 1 << 20;
+
 const DRAFT_PREFIX: &str = ".draft-";
 
 /// The blobs that this user has.
 #[derive(Clone, Debug)]
 pub struct Cache {
     dir: PathBuf,
+    held: Held,
+}
+
+/// What is used until the last clone of a cache is gone: open files with a shared lock on each.
+#[derive(Clone, Debug, Default)]
+struct Held(Arc<Mutex<BTreeMap<PathBuf, File>>>);
+
+impl Held {
+    /// Whether `path` is there and now held, its time of last use set.
+    fn take(&self, path: &Path) -> io::Result<()> {
+        for _ in 0..DRAFT_NAME_TRIES_MAX {
+            let file = File::open(path)?;
+            // Waits for nobody but one who is about to remove it.
+            file.lock_shared()?;
+            if is_still(path, &file)? {
+                self.keep(path, file);
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("it comes and goes"))
+    }
+
+    fn keep(&self, path: &Path, file: File) {
+        let now = SystemTime::now();
+        // Another user's, perhaps: then its time says nothing.
+        let _ = file.set_times(FileTimes::new().set_accessed(now).set_modified(now));
+        let mut held = self.0.lock().unwrap_or_else(|p| p.into_inner());
+        held.insert(path.to_path_buf(), file);
+    }
+}
+
+/// Whether `path` still names the open `file`.
+fn is_still(path: &Path, file: &File) -> io::Result<bool> {
+    let (named, open) = (fs::symlink_metadata(path)?, file.metadata()?);
+    Ok(named.dev() == open.dev() && named.ino() == open.ino())
 }
 
 impl Cache {
@@ -57,12 +110,30 @@ impl Cache {
     /// Where the directory can not be made or read.
     pub fn open(dir: &Path) -> Result<Cache> {
         let dir = std::path::absolute(dir).map_err(|e| Error::io(dir.display(), e))?;
-        let cache = Cache { dir };
-        for dir in [cache.blobs(), cache.keys()] {
+        let cache = Cache { dir, held: Held::default() };
+        for dir in [cache.blobs(), cache.parts(), cache.keys()] {
             fs::create_dir_all(&dir).map_err(|e| Error::io(dir.display(), e))?;
             sweep(&dir).map_err(|e| Error::io(dir.display(), e))?;
         }
         Ok(cache)
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Keeps the file or directory `path` of this cache from being pruned, until the last clone of
+    /// this value is gone.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub fn hold(&self, path: &Path) -> Result<()> {
+        self.held.take(path).map_err(|e| Error::io(path.display(), e))
+    }
+
+    fn parts(&self) -> PathBuf {
+        self.dir.join("parts")
     }
 
     fn blobs(&self) -> PathBuf {
@@ -74,11 +145,12 @@ impl Cache {
     }
 
     /// The blob `digest` if it is here and has `bytes` bytes. Its content is not read: who reads it
-    /// checks the digest on the way.
+    /// checks the digest on the way. It is held as by [`Cache::hold`].
     pub fn find(&self, digest: &Digest, bytes: u64) -> Option<PathBuf> {
         let path = self.blobs().join(digest.hex());
         let found = fs::symlink_metadata(&path).ok()?;
-        (found.is_file() && found.len() == bytes).then_some(path)
+        let right = found.is_file() && found.len() == bytes;
+        (right && self.held.take(&path).is_ok()).then_some(path)
     }
 
     /// The whole blob `digest` if it is here, has at most `bytes_max` bytes and is right.
@@ -88,6 +160,7 @@ impl Cache {
         if !found.is_file() || found.len() > bytes_max {
             return None;
         }
+        self.held.take(&path).ok()?;
         fs::read(path).ok().filter(|bytes| Digest::of(bytes) == *digest)
     }
 
@@ -101,7 +174,42 @@ impl Cache {
     /// # Errors
     /// Where no file can be made.
     pub fn draft(&self) -> Result<Draft> {
-        Draft::create(&self.blobs())
+        Draft::create(&self.blobs(), &self.held)
+    }
+
+    /// Begins the blob `digest`, or goes on with what was left of it when its download was cut: see
+    /// [`Draft::bytes`]. Where another process is at it, begins a second one.
+    ///
+    /// # Errors
+    /// Where no file can be made or read.
+    pub fn resume(&self, digest: &Digest) -> Result<Draft> {
+        let path = self.parts().join(digest.hex());
+        let about = |e| Error::io(path.display(), e);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o644);
+        let file = options.open(&path).map_err(about)?;
+        let ours = match file.try_lock() {
+            // Finished or removed in between, it has another name or none.
+            Ok(()) => is_still(&path, &file).unwrap_or(false),
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(e)) => return Err(about(e)),
+        };
+        if !ours {
+            return self.draft();
+        }
+        let held = self.held.clone();
+        let mut draft = Draft {
+            dir: self.blobs(),
+            path,
+            file,
+            hasher: Hasher::new(),
+            bytes: 0,
+            committed: false,
+            part: true,
+            held,
+        };
+        draft.read_again()?;
+        Ok(draft)
     }
 
     /// Stores `bytes`.
@@ -128,28 +236,55 @@ impl Cache {
     /// # Errors
     /// Where it can not be written.
     pub fn set_note(&self, key: &Digest, note: &[u8]) -> Result<()> {
-        let mut draft = Draft::create(&self.keys())?;
+        let mut draft = Draft::create(&self.keys(), &Held::default())?;
         draft.append(note)?;
         draft.rename(&self.keys().join(key.hex()))
     }
 }
 
-/// A blob that is being written. Dropped, it is gone; committed, it has a name.
+/// A blob that is being written. Dropped, it is gone, but for the beginning of a download that may
+/// go on; committed, it has a name.
 #[derive(Debug)]
 pub struct Draft {
+    /// Where it gets its name.
     dir: PathBuf,
     path: PathBuf,
     file: File,
     hasher: Hasher,
     bytes: u64,
     committed: bool,
+    /// Whether another process may go on with it.
+    part: bool,
+    held: Held,
 }
 
 impl Draft {
-    fn create(dir: &Path) -> Result<Draft> {
+    fn create(dir: &Path, held: &Held) -> Result<Draft> {
         let (path, file) = create_locked(dir).map_err(|e| Error::io(dir.display(), e))?;
-        let dir = dir.to_path_buf();
-        Ok(Draft { dir, path, file, hasher: Hasher::new(), bytes: 0, committed: false })
+        let (dir, held, hasher) = (dir.to_path_buf(), held.clone(), Hasher::new());
+        Ok(Draft { dir, path, file, hasher, bytes: 0, committed: false, part: false, held })
+    }
+
+    /// Takes in what is in the file already.
+    fn read_again(&mut self) -> Result<()> {
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            interrupt::check()?;
+            match self.file.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(n) => {
+                    self.hasher.update(&piece[..n]);
+                    self.bytes += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io(self.path.display(), e)),
+            }
+        }
+    }
+
+    /// The file, for who reads it while it has no name.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// How many bytes have been written.
@@ -186,7 +321,8 @@ impl Draft {
     ///
     /// # Errors
     /// [`crate::Class::Trust`] where it does not have this size and digest; nothing is kept then.
-    pub fn commit(self, digest: &Digest, bytes: u64) -> Result<PathBuf> {
+    pub fn commit(mut self, digest: &Digest, bytes: u64) -> Result<PathBuf> {
+        self.part = false;
         if self.bytes != bytes {
             let found = self.bytes;
             return Err(Error::trust(format!("{digest} has {found} bytes instead of {bytes}")));
@@ -196,7 +332,12 @@ impl Draft {
             return Err(Error::trust(format!("expected {digest}, found {found}")));
         }
         let path = self.dir.join(digest.hex());
+        let held = self.held.clone();
+        let file = self.file.try_clone().map_err(|e| Error::io(path.display(), e))?;
         self.rename(&path)?;
+        // The same lock, from now on shared with other readers.
+        file.lock_shared().map_err(|e| Error::io(path.display(), e))?;
+        held.keep(&path, file);
         Ok(path)
     }
 
@@ -226,7 +367,8 @@ impl Write for Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.committed {
+        let goes_on = self.part && self.bytes >= PART_BYTES_MIN;
+        if !self.committed && !goes_on {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -335,6 +477,35 @@ mod tests {
         assert_eq!(names(dir.path()).len(), 1);
         live.commit(&Digest::of(b"hello"), 5).unwrap();
         assert_eq!(names(dir.path()), [Digest::of(b"hello").hex()]);
+    }
+
+    #[test]
+    fn a_cut_download_is_found_again_by_who_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = vec![7; 3 << 20];
+        let (digest, bytes) = (Digest::of(&whole), whole.len() as u64);
+        let cut = |at: usize| {
+            let cache = Cache::open(dir.path()).unwrap();
+            let mut draft = cache.resume(&digest).unwrap();
+            draft.append(&whole[draft.bytes() as usize..at]).unwrap();
+        };
+        cut(1000); // Too little to be worth it.
+        assert_eq!(Cache::open(dir.path()).unwrap().resume(&digest).unwrap().bytes(), 0);
+        cut(2 << 20);
+        let cache = Cache::open(dir.path()).unwrap();
+        let mut first = cache.resume(&digest).unwrap();
+        assert_eq!(first.bytes(), 2 << 20);
+        let second = cache.resume(&digest).unwrap();
+        assert_eq!(second.bytes(), 0);
+        first.append(&whole[2 << 20..]).unwrap();
+        let path = first.commit(&digest, bytes).unwrap();
+        assert_eq!(cache.find(&digest, bytes), Some(path));
+        assert_eq!(fs::read_dir(cache.parts()).unwrap().count(), 0);
+        // A wrong one is not gone on with.
+        let mut wrong = cache.resume(&digest).unwrap();
+        wrong.append(&vec![8; 3 << 20]).unwrap();
+        assert!(wrong.commit(&digest, bytes).is_err());
+        assert_eq!(cache.resume(&digest).unwrap().bytes(), 0);
     }
 
     #[test]

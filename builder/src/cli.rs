@@ -1,6 +1,8 @@
 //! The verbs of `imgtool`, and what they have in common.
 
+mod access;
 mod build;
+mod cache;
 mod flatten;
 mod kernel;
 
@@ -34,6 +36,7 @@ Exit codes: 0 done, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 netwo
 #[derive(Debug, Subcommand)]
 enum Verb {
     Build(build::Args),
+    Cache(cache::Args),
     Flatten(flatten::Args),
     Kernel(kernel::Args),
 }
@@ -64,6 +67,7 @@ impl Cli {
         let json = self.output.json;
         match self.verb {
             Verb::Build(args) => args.run(json, progress),
+            Verb::Cache(args) => args.run(json, progress),
             Verb::Flatten(args) => args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),
         }

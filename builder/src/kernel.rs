@@ -32,6 +32,7 @@ use std::time::Duration;
 use bundle::{Arch, Digest, Hasher, Name, Version};
 use imgrun::{Progress, interrupt};
 
+use crate::cache::Cache;
 use crate::{Error, Result};
 use build::Build;
 use config::{CONFIG_BYTES_MAX, Config};
@@ -79,33 +80,43 @@ pub fn find_config(config_dir: &Path, name: &str) -> Result<PathBuf> {
         .hint(format!("there are: {}", known.join(", "))))
 }
 
-/// Builds the kernel that the file `config` describes, or finds it in the directory `cache`.
+/// Builds the kernel that the file `config` describes, or finds it in `cache`, which then holds it.
+/// `offline` downloads no sources.
 ///
 /// # Errors
 /// Each before time is spent where it can be: a mistake in the configuration or a fragment and
 /// missing programs at once, other sources than the pinned ones before they are unpacked, options
 /// that did not come out before anything is compiled. Nothing is left behind but, after a failed
 /// compilation, its log.
-pub fn build(config: &Path, arch: Arch, cache: &Path, progress: &Progress) -> Result<BuiltKernel> {
+pub fn build(
+    config: &Path,
+    arch: Arch,
+    offline: bool,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<BuiltKernel> {
     let inputs = Inputs::read(config, arch)?;
     let toolchain = Toolchain::find(arch)?;
     let key = inputs.key(&toolchain);
-    let kernels = cache.join("kernel");
-    let sources = cache.join("sources");
+    let kernels = cache.dir().join("kernel");
+    let sources = cache.dir().join("sources");
     for dir in [&kernels, &sources] {
         fs::create_dir_all(dir).map_err(|e| Error::io(dir.display(), e))?;
     }
     let entry = Entry::new(&kernels, key, &inputs);
     let title = format!("kernel {} {} for {arch}", inputs.config.name, inputs.config.version);
-    if let Some(kernel) = entry.find() {
+    if let Some(kernel) = entry.find(cache) {
         return Ok(kernel);
     }
     let file = |suffix: &str| kernels.join(format!("{}-{arch}.{suffix}", inputs.config.name));
     let _lock = lock(&file("lock"), &title, progress)?;
-    if let Some(kernel) = entry.find() {
+    if let Some(kernel) = entry.find(cache) {
         return Ok(kernel);
     }
-    let source = source::obtain(&inputs.config.source, &sources, progress)?;
+    let source = source::obtain(&inputs.config.source, &sources, offline, progress)?;
+    if source.starts_with(&sources) {
+        cache.hold(&source)?;
+    }
     let work = Work::new(file("work"))?;
     let (log, count) = (file("log"), file("count"));
     let built = Build {
@@ -120,24 +131,11 @@ pub fn build(config: &Path, arch: Arch, cache: &Path, progress: &Progress) -> Re
     }
     .run(&source, progress)?;
     let kernel = entry.publish(&inputs, &toolchain, &built, progress)?;
+    entry.hold(cache)?;
     // Neither is needed any more, nor missed.
     let _ = fs::write(&count, format!("{}\n", built.objects));
     let _ = fs::remove_file(&log);
     Ok(kernel)
-}
-
-/// The user's cache: `$IMGTOOL_CACHE`, `$XDG_CACHE_HOME/imgtool` or `~/.cache/imgtool`.
-///
-/// # Errors
-/// [`Class::Host`](crate::Class::Host) where no home is known.
-pub fn cache_dir() -> Result<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    set("IMGTOOL_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("imgtool")))
-        .or_else(|| set("HOME").map(|dir| dir.join(".cache/imgtool")))
-        .ok_or_else(|| {
-            Error::host("no place for the cache: HOME is not set").hint("set XDG_CACHE_HOME")
-        })
 }
 
 impl BuiltKernel {

@@ -5,8 +5,11 @@ mod docker;
 mod image;
 mod layout;
 mod reference;
+mod registries;
 mod registry;
 mod wire;
+
+use std::path::Path;
 
 use bundle::Arch;
 use imgrun::Progress;
@@ -18,7 +21,30 @@ use archive::Archive;
 use layout::Files;
 
 pub use reference::{Pick, Reference, RegistryReference};
+pub use registries::{REGISTRIES_VARIABLE, Registries};
 pub use registry::Credentials;
+
+/// How images may be got: who we are, by which ways, and whether at all.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The log-ins.
+    pub credentials: Credentials,
+    /// Mirrors and what else is said about hosts.
+    pub registries: Registries,
+    /// Nothing is asked: what the cache has is all there is.
+    pub offline: bool,
+}
+
+impl Access {
+    /// The user's log-ins and registries, these from `file` where it is given.
+    ///
+    /// # Errors
+    /// As [`Credentials::of_user`] and [`Registries::of_user`].
+    pub fn of_user(file: Option<&Path>, offline: bool) -> Result<Access> {
+        let registries = Registries::of_user(file)?;
+        Ok(Access { credentials: Credentials::of_user()?, registries, offline })
+    }
+}
 
 /// Brings the image `reference` for `arch` to local disk: from a registry into `cache`; what is
 /// on disk already is used where it is.
@@ -26,28 +52,12 @@ pub use registry::Credentials;
 /// # Errors
 /// Each names the reference. [`crate::Class::Input`] for an image that is not there, is for another
 /// machine or breaks the format; [`crate::Class::Trust`] for wrong digests and refused credentials;
-/// [`crate::Class::Network`] for servers that can not be reached or misbehave.
+/// [`crate::Class::Network`] for servers that can not be reached or misbehave, and for what is
+/// missing where `access` is offline.
 pub fn resolve(
     reference: &Reference,
     arch: Arch,
-    cache: &Cache,
-    progress: &Progress,
-) -> Result<Resolved> {
-    let credentials = match reference {
-        Reference::Registry(_) => Credentials::of_user()?,
-        _ => Credentials::none(),
-    };
-    resolve_as(reference, arch, &credentials, cache, progress)
-}
-
-/// As [`resolve`], with these log-ins instead of the user's.
-///
-/// # Errors
-/// As [`resolve`].
-pub fn resolve_as(
-    reference: &Reference,
-    arch: Arch,
-    credentials: &Credentials,
+    access: &Access,
     cache: &Cache,
     progress: &Progress,
 ) -> Result<Resolved> {
@@ -64,7 +74,7 @@ pub fn resolve_as(
             docker::resolve(&Archive::open(file)?, name.as_deref(), arch, &origin)
         }
         Reference::Registry(reference) => {
-            registry::resolve(reference, arch, credentials, cache, progress)
+            registry::resolve(reference, arch, access, cache, progress)
         }
     }
 }

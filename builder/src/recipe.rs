@@ -3,8 +3,8 @@
 //! A recipe is a TOML file; `recipe/wire.rs` knows its keys, this file what they mean. Every
 //! mistake in it is reported at once, each with its line and a caret (`recipe/fault.rs`).
 
-mod fault;
-mod wire;
+pub(crate) mod fault;
+pub(crate) mod wire;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -325,7 +325,7 @@ fn is_word(text: &str, more: &str) -> bool {
 }
 
 /// Where in the text something stands, in bytes.
-type Span = Range<usize>;
+pub(crate) type Span = Range<usize>;
 
 #[cfg(test)]
 mod tests;

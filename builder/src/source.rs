@@ -3,18 +3,20 @@
 mod bootstrap;
 mod layer;
 mod pipe;
+mod stdin;
 mod tarball;
 
 use bundle::{Arch, Digest};
 use imgrun::Progress;
 
 use crate::cache::Cache;
-use crate::oci;
+use crate::oci::{self, Access};
 use crate::recipe::{Recipe, Source};
 use crate::{Error, Result};
 
 pub use layer::{Compression, Decompressed, LAYER_BYTES_MAX, Layer, Verified, into_error};
 pub use pipe::Pipe;
+pub use stdin::{Spooled, resolve as spool};
 pub use tarball::resolve as tarball;
 
 /// A source whose bytes are here.
@@ -46,8 +48,8 @@ pub struct ImageConfig {
     pub workdir: String,
 }
 
-/// Brings the source of `recipe` for `arch` to local disk. `refresh` makes a bootstrap anew that
-/// is in the cache.
+/// Brings the source of `recipe` for `arch` to local disk, as `access` allows. `refresh` makes a
+/// bootstrap anew that is in the cache.
 ///
 /// # Errors
 /// As the source's kind has them; each names the source.
@@ -55,6 +57,7 @@ pub fn resolve(
     recipe: &Recipe,
     arch: Arch,
     refresh: bool,
+    access: &Access,
     cache: &Cache,
     progress: &Progress,
 ) -> Result<Resolved> {
@@ -62,9 +65,10 @@ pub fn resolve(
         Source::Bootstrap(bootstrap) => {
             let epoch = recipe.source_date_epoch;
             let epoch = epoch.ok_or_else(|| Error::bug("a bootstrap without source_date_epoch"))?;
-            bootstrap::resolve(bootstrap, arch, epoch, refresh, cache, progress)
+            let want = bootstrap::Want { refresh, offline: access.offline };
+            bootstrap::resolve(bootstrap, arch, epoch, want, cache, progress)
         }
-        Source::Oci(reference) => oci::resolve(reference, arch, cache, progress),
+        Source::Oci(reference) => oci::resolve(reference, arch, access, cache, progress),
         Source::Tarball(file) => tarball(file, progress),
     }
 }

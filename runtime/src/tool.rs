@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -43,6 +43,8 @@ const LINE_BYTES_MAX: usize = 4096;
 const COMMAND_CHARS_MAX: usize = 600;
 /// What [`Tool::run`] keeps of standard output; more is an error.
 const STDOUT_BYTES_MAX: usize = 256 << 20;
+/// Standard input is at most this long: one page, which any pipe holds.
+const INPUT_BYTES_MAX: usize = 4096;
 /// Between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -116,6 +118,21 @@ impl<'a> Tool<'a> {
     pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.command.current_dir(dir);
         self
+    }
+
+    /// Gives it `text` on standard input, 4 KiB at most; nothing otherwise.
+    ///
+    /// # Errors
+    /// [`Class::Bug`] where it is longer; [`Class::Host`] where no pipe can be made.
+    pub fn input(mut self, text: &[u8]) -> Result<Self> {
+        if text.len() > INPUT_BYTES_MAX {
+            return Err(Error::bug(format!("{} bytes of input", text.len())));
+        }
+        // It fits into the pipe: nobody has to wait for the program to read.
+        let (reader, mut writer) = io::pipe().map_err(|e| Error::io("a pipe", e))?;
+        writer.write_all(text).map_err(|e| Error::io("a pipe", e))?;
+        self.command.stdin(reader);
+        Ok(self)
     }
 
     /// Ends it after `timeout` at the latest.

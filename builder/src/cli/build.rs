@@ -13,6 +13,8 @@ use imgtool::plan::Plan;
 use imgtool::recipe::Recipe;
 use imgtool::{Error, kernel, source};
 
+use super::access::Access;
+
 /// Build an image bundle from a recipe, with the kernel that it runs on.
 ///
 /// The result is two files in the output directory: NAME-VERSION-ARCH.tar.zst with the root file
@@ -29,8 +31,10 @@ pub(crate) struct Args {
     #[arg(long)]
     arch: Option<Arch>,
     /// Make a bootstrap anew instead of taking the one in the cache.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "offline")]
     refresh: bool,
+    #[command(flatten)]
+    access: Access,
     /// Where kernel configurations are; by default `kernel-configs` beside or above the recipe.
     #[arg(long, value_name = "DIR")]
     kernel_configs: Option<PathBuf>,
@@ -78,8 +82,9 @@ impl Args {
         let agent = self.agent(arch)?;
         let configs = self.kernel_configs()?;
         let config = kernel::find_config(&configs, recipe.kernel.as_str())?;
-        let source = source::resolve(recipe, arch, self.refresh, cache, progress)?;
-        let built = kernel::build(&config, arch, &kernel::cache_dir()?, progress)?;
+        let access = self.access.open()?;
+        let source = source::resolve(recipe, arch, self.refresh, &access, cache, progress)?;
+        let built = kernel::build(&config, arch, access.offline, cache, progress)?;
         built.copy_to(&self.output)?;
         let kernel = Reference { name: built.name, version: built.version, digest: built.digest };
         let plan = Plan::new(recipe, arch, source, kernel, agent);

@@ -9,14 +9,16 @@ use imgtool::image::{Image, Layout};
 use imgtool::recipe::parse_size;
 use imgtool::{Error, oci, source};
 
+use super::access::Access;
+
 /// Flatten an image's layers into a bare ext4 file system.
 ///
 /// Exactly what the layers say and nothing more: owners, modes, times, links, devices, attributes.
 #[derive(clap::Args, Debug)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// A registry reference, oci-layout:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, or
-    /// tarball:FILE.
+    /// A registry reference, oci-layout:DIR[:TAG], oci-archive:FILE, docker-archive:FILE,
+    /// tarball:FILE, or - for a tar on standard input.
     source: String,
     /// The image file to write.
     #[arg(long, short, value_name = "FILE")]
@@ -36,23 +38,36 @@ pub(crate) struct Args {
     /// Date nothing later than so many seconds after 1970.
     #[arg(long, env = "SOURCE_DATE_EPOCH")]
     epoch: Option<u64>,
+    #[command(flatten)]
+    access: Access,
 }
 
 const HELP: &str = "\
 Examples:
   imgtool flatten debian:12 -o root.ext4
   imgtool flatten oci-layout:build/oci:v1 -o root.ext4 --size 4GiB
-  imgtool flatten tarball:rootfs.tar.zst -o root.ext4";
+  imgtool flatten tarball:rootfs.tar.zst -o root.ext4
+  docker export web | imgtool flatten - -o root.ext4";
 
 impl Args {
     /// Flattens and prints the image's path.
     pub(crate) fn run(self, json: bool, progress: &Progress) -> Result<()> {
-        let found = match self.source.strip_prefix("tarball:") {
-            Some(file) => source::tarball(Path::new(file), progress)?,
-            None => {
-                let reference = self.source.parse().map_err(Error::usage)?;
-                oci::resolve(&reference, self.arch, &Cache::of_user()?, progress)?
+        // Until the end: what is used of it is not pruned, and standard input is spooled there.
+        let cache = Cache::of_user()?;
+        let (found, _spool) = match self.source.as_str() {
+            "-" => {
+                let spooled = source::spool(&std::io::stdin(), &cache, progress)?;
+                (spooled.source, Some(spooled.draft))
             }
+            name => match name.strip_prefix("tarball:") {
+                Some(file) => (source::tarball(Path::new(file), progress)?, None),
+                None => {
+                    let reference = name.parse().map_err(Error::usage)?;
+                    let access = self.access.open()?;
+                    let found = oci::resolve(&reference, self.arch, &access, &cache, progress)?;
+                    (found, None)
+                }
+            },
         };
         let layout = Layout {
             layers: found.layers,

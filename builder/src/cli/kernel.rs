@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bundle::Arch;
 use clap::Subcommand;
 use imgrun::{Progress, Result};
+use imgtool::cache::Cache;
 use imgtool::kernel;
 
 /// Guest kernels: minimal, from pinned sources.
@@ -48,7 +49,8 @@ impl Build {
     fn run(self, json: bool, progress: &Progress) -> Result<()> {
         let config = kernel::find_config(&self.config_dir, &self.name)?;
         let arch = self.arch.unwrap_or(Arch::host());
-        let built = kernel::build(&config, arch, &kernel::cache_dir()?, progress)?;
+        let cache = Cache::of_user()?;
+        let built = kernel::build(&config, arch, false, &cache, progress)?;
         let path = match &self.output {
             Some(dir) => built.copy_to(dir)?,
             None => built.bundle_path.clone(),

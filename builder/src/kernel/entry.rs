@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 use super::build::Built;
 use super::toolchain::Toolchain;
 use super::{BuiltKernel, Inputs};
+use crate::cache::Cache;
 use crate::{Error, Result};
 
 /// zstd's: 19 is the last one that needs no more memory to unpack.
@@ -63,8 +64,14 @@ impl Entry {
         Entry { dir, kernel }
     }
 
+    /// Keeps it from being pruned.
+    pub(super) fn hold(&self, cache: &Cache) -> Result<()> {
+        cache.hold(&self.dir)
+    }
+
     /// The kernel, if it is there and its bytes are still those that were put there.
-    pub(super) fn find(&self) -> Option<BuiltKernel> {
+    pub(super) fn find(&self, cache: &Cache) -> Option<BuiltKernel> {
+        self.hold(cache).ok()?;
         let wanted: Digest =
             fs::read_to_string(self.dir.join(DIGEST_NAME)).ok()?.trim().parse().ok()?;
         let mut reader = HashingReader::new(File::open(&self.kernel.bundle_path).ok()?);

@@ -24,7 +24,12 @@ const COPY_BYTES: usize = 1 << 20;
 /// # Errors
 /// [`Class::Trust`] where the only candidate has another digest; [`Class::Input`] where the file
 /// is missing or no mirror has the package's version; [`Class::Network`].
-pub(super) fn obtain(source: &Source, cache: &Path, progress: &Progress) -> Result<PathBuf> {
+pub(super) fn obtain(
+    source: &Source,
+    cache: &Path,
+    offline: bool,
+    progress: &Progress,
+) -> Result<PathBuf> {
     match &source.place {
         Place::File(path) => {
             let found = digest_of(path, progress)?;
@@ -49,6 +54,11 @@ pub(super) fn obtain(source: &Source, cache: &Path, progress: &Progress) -> Resu
                 }
                 let title = source.title();
                 progress.note(format!("{} is not {title}: downloading that", installed.display()));
+            }
+            if offline {
+                let title = source.title();
+                return Err(Error::network(format!("offline: the sources {title} are not here"))
+                    .hint("build the kernel once without --offline"));
             }
             download(source, package, version, &cached, progress)?;
             Ok(cached)
@@ -180,14 +190,14 @@ mod tests {
         fs::write(&path, b"sources").unwrap();
         let source = pinned(path.clone(), b"sources");
         let progress = Progress::silent();
-        assert_eq!(obtain(&source, cache.path(), &progress).unwrap(), path);
+        assert_eq!(obtain(&source, cache.path(), false, &progress).unwrap(), path);
         fs::write(&path, b"sourceS").unwrap();
-        let error = obtain(&source, cache.path(), &progress).unwrap_err();
+        let error = obtain(&source, cache.path(), false, &progress).unwrap_err();
         assert_eq!(error.class(), Class::Trust);
         assert!(error.to_string().contains("k.tar.xz has the digest sha256:"), "{error}");
         assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
         fs::remove_file(&path).unwrap();
-        let error = obtain(&source, cache.path(), &progress).unwrap_err();
+        let error = obtain(&source, cache.path(), false, &progress).unwrap_err();
         assert_eq!(error.class(), Class::Input);
     }
 

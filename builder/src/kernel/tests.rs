@@ -70,7 +70,8 @@ impl World {
     }
 
     fn build_saying(&self, progress: &Progress) -> Result<BuiltKernel> {
-        build(&self.path("configs/k.toml"), Arch::host(), &self.path("cache"), progress)
+        let cache = Cache::open(&self.path("cache"))?;
+        build(&self.path("configs/k.toml"), Arch::host(), false, &cache, progress)
     }
 
     /// What is in the cache's directory of kernels, but for the lock.

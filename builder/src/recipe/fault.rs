@@ -1,4 +1,4 @@
-//! Mistakes in a recipe, shown where they stand: file, line, column, the line, a caret.
+//! Mistakes in a recipe or another TOML file, shown where they stand: file, line, column, the line, a caret.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ const LINE_CHARS_MAX: usize = 100;
 const EDITS_MAX: usize = 2;
 
 /// The mistakes found so far in one text.
-pub(super) struct Faults<'t> {
+pub(crate) struct Faults<'t> {
     text: &'t str,
     file: PathBuf,
     all: Vec<(Span, String)>,
@@ -22,38 +22,38 @@ pub(super) struct Faults<'t> {
 }
 
 impl<'t> Faults<'t> {
-    pub(super) fn new(text: &'t str, file: &Path) -> Self {
+    pub(crate) fn new(text: &'t str, file: &Path) -> Self {
         Faults { text, file: file.to_path_buf(), all: Vec::new(), broken: false }
     }
 
     /// Records a mistake at `span`.
-    pub(super) fn add(&mut self, span: Span, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, span: Span, message: impl Into<String>) {
         self.all.push((span, message.into()));
     }
 
     /// Records that the text is not TOML: keys may then seem to be missing that are not.
-    pub(super) fn add_broken(&mut self, span: Span, message: &str) {
+    pub(crate) fn add_broken(&mut self, span: Span, message: &str) {
         self.broken = true;
         self.add(span, message);
     }
 
-    pub(super) fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
     /// Records that `found` is none of the values that are `known`.
-    pub(super) fn not_one_of(&mut self, span: Span, found: &str, known: &[&str]) {
+    pub(crate) fn not_one_of(&mut self, span: Span, found: &str, known: &[&str]) {
         let list = known.join(", ");
         let guess = closest(found, known).map(|k| format!("; did you mean {k:?}?"));
         self.add(span, format!("{found:?} is none of: {list}{}", guess.unwrap_or_default()));
     }
 
     /// All of it as one error, in the text's order.
-    pub(super) fn into_error(mut self) -> Error {
+    pub(crate) fn into_error(mut self) -> Error {
         self.all.sort_by_key(|(span, _)| span.start);
         let mut report = String::new();
         for (span, message) in self.all.iter().take(SHOWN_MAX) {
@@ -101,7 +101,7 @@ fn floor(text: &str, at: usize) -> usize {
 }
 
 /// The one of `known` that `word` may have been meant to be.
-pub(super) fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(crate) fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let far = |k: &str| distance(word, k);
     let best = known.iter().copied().min_by_key(|k| far(k))?;
     // A short word is within two edits of anything.

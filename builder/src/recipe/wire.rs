@@ -32,9 +32,9 @@ const SECTIONS: [(&str, &[&str]); 3] = [
 ];
 
 /// A value and where it stands.
-pub(super) struct At<T> {
-    pub(super) value: T,
-    pub(super) span: Span,
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) span: Span,
 }
 
 /// What was written; nothing is checked but the types.
@@ -68,8 +68,8 @@ pub(super) struct WireBootstrap {
     pub(super) packages: Option<At<Vec<At<String>>>>,
 }
 
-type Key<'t> = Spanned<DeString<'t>>;
-type Value<'t> = Spanned<DeValue<'t>>;
+pub(crate) type Key<'t> = Spanned<DeString<'t>>;
+pub(crate) type Value<'t> = Spanned<DeValue<'t>>;
 
 /// Reads `text` as far as it can be read and records what is wrong with it.
 pub(super) fn read(text: &str, faults: &mut Faults) -> Wire {
@@ -172,7 +172,25 @@ fn unknown(key: &Key, here: usize, faults: &mut Faults) {
     faults.add(key.span(), format!("unknown key `{word}`{hint}"));
 }
 
-fn wrong_type(key: &Key, value: &Value, wanted: &str, faults: &mut Faults) {
+/// A key that a table of `keys` does not have; for files without sections to mistake.
+pub(crate) fn unknown_key(key: &Key, place: &str, keys: &[&str], faults: &mut Faults) {
+    let word: String = key.get_ref().chars().take(KEY_BYTES_MAX).collect();
+    let hint = match closest(&word, keys) {
+        Some(guess) => format!("; did you mean `{guess}`?"),
+        None => format!("; {place} has: {}", keys.join(", ")),
+    };
+    faults.add(key.span(), format!("unknown key `{word}`{hint}"));
+}
+
+pub(crate) fn boolean(key: &Key, value: &Value, faults: &mut Faults) -> Option<bool> {
+    if let DeValue::Boolean(answer) = value.get_ref() {
+        return Some(*answer);
+    }
+    wrong_type(key, value, "true or false", faults);
+    None
+}
+
+pub(crate) fn wrong_type(key: &Key, value: &Value, wanted: &str, faults: &mut Faults) {
     let word = key.get_ref();
     let found = match value.get_ref() {
         DeValue::String(_) => "a string",
@@ -186,7 +204,7 @@ fn wrong_type(key: &Key, value: &Value, wanted: &str, faults: &mut Faults) {
     faults.add(value.span(), format!("`{word}` is {found}; it has to be {wanted}"));
 }
 
-fn string(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<String>> {
+pub(crate) fn string(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<String>> {
     match value.get_ref() {
         DeValue::String(text) => Some(At { value: text.to_string(), span: value.span() }),
         _ => {
@@ -196,7 +214,11 @@ fn string(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<String>> {
     }
 }
 
-fn strings(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<Vec<At<String>>>> {
+pub(crate) fn strings(
+    key: &Key,
+    value: &Value,
+    faults: &mut Faults,
+) -> Option<At<Vec<At<String>>>> {
     let DeValue::Array(list) = value.get_ref() else {
         wrong_type(key, value, "a list of strings", faults);
         return None;

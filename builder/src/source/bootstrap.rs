@@ -12,7 +12,7 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bundle::{Arch, Digest, Hasher};
 use imgrun::{Progress, Tool, Unit, interrupt};
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{Layer, Resolved};
 use crate::cache::{Cache, Draft};
 use crate::recipe::Bootstrap;
-use crate::{Error, Result};
+use crate::{Error, Result, date};
 
 /// A bootstrap takes this long at most: a slow mirror, a big set of packages.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
@@ -62,10 +62,22 @@ struct Note {
     bytes: u64,
     /// The tar itself.
     tar: Digest,
+    /// What it is, for people.
+    #[serde(default)]
+    name: String,
+}
+
+/// Whether the cache may and must do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    /// Make it anew.
+    pub(super) refresh: bool,
+    /// Do not make it.
+    pub(super) offline: bool,
 }
 
 /// The tree of `bootstrap` for `arch`, with times up to `epoch` (seconds since 1970); from the
-/// cache, unless it is not there or `refresh` asks for a new one.
+/// cache, unless it is not there or `want` asks for a new one.
 ///
 /// # Errors
 /// [`crate::Class::Host`] where mmdebstrap is missing, may not be used by this user or fails.
@@ -73,7 +85,7 @@ pub(super) fn resolve(
     bootstrap: &Bootstrap,
     arch: Arch,
     epoch: u64,
-    refresh: bool,
+    want: Want,
     cache: &Cache,
     progress: &Progress,
 ) -> Result<Resolved> {
@@ -84,16 +96,21 @@ pub(super) fn resolve(
     let known = cache.note(&key).and_then(|note| serde_json::from_slice::<Note>(&note).ok());
     let known = known.filter(|note| cache.find(&note.blob, note.bytes).is_some());
     let note = match known {
-        Some(note) if !refresh => {
+        Some(note) if !want.refresh => {
             progress.note(format!(
                 "using the bootstrap of {} from the cache (--refresh to make it anew)",
-                date(note.made)
+                date::day(note.made)
             ));
             note
         }
+        _ if want.offline => {
+            return Err(Error::network(format!("offline: {name} is not in the cache"))
+                .hint("build it once without --offline"));
+        }
         _ => {
             check_user()?;
-            let note = make(bootstrap, arch, epoch, cache, progress)?;
+            let note =
+                Note { name: name.clone(), ..make(bootstrap, arch, epoch, cache, progress)? };
             let json = serde_json::to_vec(&note);
             cache.set_note(&key, &json.map_err(|e| Error::bug("write a note").because(e))?)?;
             note
@@ -179,8 +196,7 @@ fn make(
     // Only now: a program that failed has written half a tar.
     let (blob, bytes) = (packed.draft.digest(), packed.draft.bytes());
     packed.draft.commit(&blob, bytes)?;
-    let made = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    Ok(Note { made, blob, bytes, tar: packed.tar })
+    Ok(Note { made: date::now(), blob, bytes, tar: packed.tar, name: String::new() })
 }
 
 /// A compressed tar that has no name yet.
@@ -262,38 +278,9 @@ fn subids(text: &str, user: &str, uid: u32) -> u64 {
     ranges.max().unwrap_or(0)
 }
 
-/// The day of a time, as `2026-11-20` (UTC).
-fn date(seconds: u64) -> String {
-    // Days since 0000-03-01, so that a leap day ends its year.
-    let days = seconds / 86_400 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = 400 * era + year + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_right() {
-        let table = [
-            (0, "1970-01-01"),
-            (951_782_399, "2000-02-28"),
-            (951_782_400, "2000-02-29"),
-            (951_868_800, "2000-03-01"),
-            (1_700_000_000, "2023-11-14"),
-            (4_107_542_400, "2100-03-01"),
-        ];
-        for (seconds, day) in table {
-            assert_eq!(date(seconds), day);
-        }
-    }
 
     #[test]
     fn subordinate_ids_are_found_by_name_and_by_number() {

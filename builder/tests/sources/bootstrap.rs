@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bundle::Arch;
 use imgrun::{Event, Progress};
+use imgtool::oci::Access;
 use imgtool::recipe::Recipe;
 use imgtool::source::{self, Resolved};
 use imgtool::{Class, Result};
@@ -30,7 +31,8 @@ fn resolve(text: &str, cache: &Path, refresh: bool) -> (Result<Resolved>, Vec<St
             heard.lock().unwrap().push(text);
         }
     });
-    let resolved = source::resolve(&recipe, Arch::X86_64, refresh, &cache, &progress);
+    let resolved =
+        source::resolve(&recipe, Arch::X86_64, refresh, &Access::default(), &cache, &progress);
     let notes = notes.lock().unwrap().clone();
     (resolved, notes)
 }

@@ -5,5 +5,6 @@ mod bootstrap;
 mod faults;
 mod local;
 mod proxy;
+mod reach;
 mod registries;
 mod world;

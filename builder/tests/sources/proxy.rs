@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     OtherRange,
     /// A body without an end.
     Endless,
+    /// After so many bytes of the body nothing more comes, for long.
+    Stall(usize),
     /// Nothing is wrong.
     None,
 }
@@ -34,6 +36,7 @@ pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) range: Option<String>,
     pub(crate) authorization: Option<String>,
+    pub(crate) body: String,
 }
 
 /// Which paths a fault is for, and the faults that are left.
@@ -68,6 +71,11 @@ impl Proxy {
         Self::start(upstream, "none", &[], Some(tokens))
     }
 
+    /// The same, with a token server that breaks its answers.
+    pub(crate) fn with_broken_tokens(upstream: u16, tokens: Tokens, faults: &[Fault]) -> Proxy {
+        Self::start(upstream, "/token", faults, Some(tokens))
+    }
+
     fn start(upstream: u16, part: &str, faults: &[Fault], tokens: Option<Tokens>) -> Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -96,17 +104,33 @@ impl Proxy {
     }
 
     fn serve(&self, mut client: TcpStream) -> Option<()> {
-        let mut head = read_head(&mut BufReader::new(client.try_clone().ok()?))?;
+        let mut reader = BufReader::new(client.try_clone().ok()?);
+        let mut head = read_head(&mut reader)?;
         let path = head[0].split(' ').nth(1)?.to_string();
         let get = |name: &str| {
             let found = head.iter().find(|line| line.to_lowercase().starts_with(name));
             found.and_then(|line| line.split_once(": ")).map(|(_, value)| value.to_string())
         };
         let (range, authorization) = (get("range:"), get("authorization:"));
-        let request = Request { path: path.clone(), range, authorization: authorization.clone() };
+        let length = get("content-length:").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let body = String::from_utf8(body).ok()?;
+        let (path_too, authorization_too) = (path.clone(), authorization.clone());
+        let request = Request { path: path_too, range, authorization: authorization_too, body };
         self.requests.lock().unwrap().push(request);
+        let fault = {
+            let mut script = self.script.lock().unwrap();
+            let hit = path.contains(&script.part);
+            if hit { script.faults.pop_front() } else { None }
+        };
         if let Some(tokens) = &self.tokens {
             let token = tokens.token.lock().unwrap().clone();
+            if let (true, Some(Fault::Answer(status, headers))) =
+                (path.starts_with("/token"), &fault)
+            {
+                return answer(&mut client, status, headers, "{}");
+            }
             if path.starts_with("/token") {
                 return answer(&mut client, "200 OK", "", &format!("{{\"token\":\"{token}\"}}"));
             }
@@ -120,11 +144,6 @@ impl Proxy {
             }
             head.retain(|line| !line.to_lowercase().starts_with("authorization:"));
         }
-        let fault = {
-            let mut script = self.script.lock().unwrap();
-            let hit = path.contains(&script.part);
-            if hit { script.faults.pop_front() } else { None }
-        };
         self.pass_on(client, head, fault.unwrap_or(Fault::None))
     }
 
@@ -159,6 +178,7 @@ impl Proxy {
                 }
             }
             Fault::Endless => return endless(&mut client),
+            Fault::Stall(_) => {}
             Fault::Whole | Fault::None | Fault::Answer(..) => {}
         }
         head.retain(|line| {
@@ -168,6 +188,11 @@ impl Proxy {
         let head = head.join("\r\n");
         let more = format!("Content-Length: {length}\r\nConnection: close");
         write!(client, "{head}\r\n{more}\r\n\r\n").ok()?;
+        if let Fault::Stall(bytes) = fault {
+            client.write_all(&body[..bytes]).ok()?;
+            std::thread::sleep(std::time::Duration::from_secs(25));
+            return None;
+        }
         client.write_all(&body).ok()?;
         client.shutdown(Shutdown::Write).ok()
     }

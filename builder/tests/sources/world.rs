@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bundle::{Arch, Digest};
 use imgrun::Progress;
 use imgtool::cache::Cache;
-use imgtool::oci::{self, Credentials, Reference};
+use imgtool::oci::{self, Access, Credentials, Reference};
 use imgtool::source::Resolved;
 use imgtool::{Error, Result};
 
@@ -108,6 +108,20 @@ impl World {
         Registry::start(&config, port)
     }
 
+    /// An empty registry that speaks https.
+    pub(crate) fn https_registry(&self, storage: &str, certificate: &str, key: &str) -> Registry {
+        let port = free_port();
+        let config = self.path(&format!("registry-{port}.yml"));
+        let text = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
+             http:\n  addr: 127.0.0.1:{port}\n  tls:\n    certificate: {certificate}\n    \
+             key: {key}\n",
+            self.path(storage).display(),
+        );
+        fs::write(&config, text).unwrap();
+        Registry::start(&config, port)
+    }
+
     pub(crate) fn cache(&self, name: &str) -> Cache {
         Cache::open(&self.path(name)).unwrap()
     }
@@ -123,9 +137,19 @@ impl World {
         cache: &str,
         credentials: &Credentials,
     ) -> Result<Resolved> {
+        let access = Access { credentials: credentials.clone(), ..Access::default() };
+        self.pull_by(reference, cache, &access, &Progress::silent())
+    }
+
+    pub(crate) fn pull_by(
+        &self,
+        reference: &str,
+        cache: &str,
+        access: &Access,
+        progress: &Progress,
+    ) -> Result<Resolved> {
         let reference: Reference = reference.parse().map_err(Error::usage)?;
-        let progress = Progress::silent();
-        oci::resolve_as(&reference, Arch::X86_64, credentials, &self.cache(cache), &progress)
+        oci::resolve(&reference, Arch::X86_64, access, &self.cache(cache), progress)
     }
 
     /// A file of log-ins for `place`.

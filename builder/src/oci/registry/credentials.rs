@@ -1,7 +1,8 @@
 //! Who we are to a registry: the files in which skopeo, podman and docker keep log-ins.
 //!
 //! Format: containers-auth.json(5); docker's `config.json` is the same as far as it is read here.
-//! Credential helpers are not asked yet.
+//! Where a file names a helper for a host, that is asked (`helper.rs`), when a registry wants a
+//! log-in and not before.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use crate::oci::RegistryReference;
+use super::helper;
 use crate::{Error, Result};
 
 /// A file of log-ins is at most this long.
@@ -19,21 +20,41 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The log-ins that this user has.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    /// By host or `host/path`.
-    logins: BTreeMap<String, Login>,
+    /// The earlier one counts.
+    files: Vec<Logins>,
 }
 
-/// A user and a password.
+/// What one file says.
+#[derive(Clone, Default)]
+struct Logins {
+    /// By host or `host/path`.
+    logins: BTreeMap<String, Login>,
+    /// Helpers by host.
+    helpers: BTreeMap<String, String>,
+    /// The helper for all other hosts.
+    store: Option<String>,
+}
+
+/// Who we are.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Login {
-    pub(super) user: String,
-    pub(super) password: String,
+pub(super) enum Login {
+    Password {
+        user: String,
+        password: String,
+    },
+    /// A token to get tokens with.
+    Identity(String),
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct File {
     #[serde(default)]
     auths: BTreeMap<String, Entry>,
+    #[serde(default)]
+    cred_helpers: BTreeMap<String, String>,
+    #[serde(default)]
+    creds_store: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -44,12 +65,14 @@ struct Entry {
     username: Option<String>,
     #[serde(default)]
     password: Option<String>,
+    #[serde(default)]
+    identitytoken: Option<String>,
 }
 
 impl std::fmt::Debug for Credentials {
     /// The places, never the passwords.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.logins.keys()).finish()
+        f.debug_set().entries(self.files.iter().flat_map(|file| file.logins.keys())).finish()
     }
 }
 
@@ -75,9 +98,7 @@ impl Credentials {
             .map(|dir| dir.join("config.json"));
         let mut all = Self::none();
         for file in [runtime, docker].into_iter().flatten().filter(|file| file.exists()) {
-            for (place, login) in Self::read(&file)?.logins {
-                all.logins.entry(place).or_insert(login);
-            }
+            all.files.extend(Self::read(&file)?.files);
         }
         Ok(all)
     }
@@ -107,12 +128,36 @@ impl Credentials {
                 logins.insert(normal(&place), login);
             }
         }
-        Ok(Credentials { logins })
+        let helpers = file.cred_helpers.into_iter();
+        let helpers = helpers.map(|(place, helper)| (normal(&place), helper)).collect();
+        let store = file.creds_store.filter(|store| !store.is_empty());
+        Ok(Credentials { files: vec![Logins { logins, helpers, store }] })
     }
 
-    /// The log-in for a repository: the entry with the longest path counts.
-    pub(super) fn find(&self, reference: &RegistryReference) -> Option<&Login> {
-        let whole = format!("{}/{}", reference.host, reference.repository);
+    /// The log-in for a repository. In each file the host's helper goes before the store, and that
+    /// before the entries, of which the one with the longest path counts. May run a program.
+    ///
+    /// # Errors
+    /// Where a helper fails.
+    pub(super) fn find(&self, host: &str, repository: &str) -> Result<Option<Login>> {
+        for file in &self.files {
+            let helper = file.helpers.get(host).or(file.store.as_ref());
+            if let Some(helper) = helper
+                && let Some(login) = helper::ask(helper, host)?
+            {
+                return Ok(Some(login));
+            }
+            if let Some(login) = file.entry(host, repository) {
+                return Ok(Some(login.clone()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Logins {
+    fn entry(&self, host: &str, repository: &str) -> Option<&Login> {
+        let whole = format!("{host}/{repository}");
         let mut place = whole.as_str();
         loop {
             if let Some(login) = self.logins.get(place) {
@@ -124,16 +169,19 @@ impl Credentials {
 }
 
 fn login(entry: Entry) -> Result<Option<Login>> {
+    if let Some(token) = entry.identitytoken.filter(|token| !token.is_empty()) {
+        return Ok(Some(Login::Identity(token)));
+    }
     if let Some(auth) = entry.auth.filter(|auth| !auth.is_empty()) {
         let wrong = || Error::input("its `auth` is not the base64 of user:password");
         let plain = STANDARD.decode(auth.trim()).map_err(|_| wrong())?;
         let plain = String::from_utf8(plain).map_err(|_| wrong())?;
         let (user, password) = plain.split_once(':').ok_or_else(wrong)?;
         let (user, password) = (user.to_string(), password.trim_end_matches('\0').to_string());
-        return Ok(Some(Login { user, password }));
+        return Ok(Some(Login::Password { user, password }));
     }
     let pair = entry.username.zip(entry.password);
-    Ok(pair.map(|(user, password)| Login { user, password }))
+    Ok(pair.map(|(user, password)| Login::Password { user, password }))
 }
 
 /// An entry's place as we look it up: docker writes its own as a URL.
@@ -149,6 +197,7 @@ fn normal(place: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::RegistryReference;
 
     #[test]
     fn the_longest_place_counts() {
@@ -157,7 +206,7 @@ mod tests {
             "r.example:5000": {"auth":"aG9zdDpwOnc="},
             "r.example:5000/team": {"username":"team","password":"pw"},
             "r.example": {}
-        }, "credsStore":"secretservice"}"#;
+        }}"#;
         let credentials = Credentials::parse(json.as_bytes()).unwrap();
         let table = [
             ("debian", Some(("docker", "pw"))),
@@ -168,10 +217,18 @@ mod tests {
             ("x.example/app", None),
         ];
         for (reference, login) in table {
-            let found = credentials.find(&reference.parse().unwrap());
-            assert_eq!(found.map(|l| (l.user.as_str(), l.password.as_str())), login, "{reference}");
+            let name: RegistryReference = reference.parse().unwrap();
+            let found = credentials.find(&name.host, &name.repository).unwrap();
+            let password = |(user, password): (&str, &str)| Login::Password {
+                user: user.into(),
+                password: password.into(),
+            };
+            assert!(found == login.map(password), "{reference}");
         }
         assert!(!format!("{credentials:?}").contains("pw"));
+        let json = r#"{"auths":{"r.example":{"auth":"bWU6","identitytoken":"t"}}}"#;
+        let credentials = Credentials::parse(json.as_bytes()).unwrap();
+        assert!(credentials.find("r.example", "a").unwrap() == Some(Login::Identity("t".into())));
     }
 
     #[test]

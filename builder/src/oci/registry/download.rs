@@ -7,7 +7,7 @@ use imgrun::{Progress, Stage};
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
 
-use super::retry::{Failure, Tries};
+use super::retry::Failure;
 use super::session::{STALL_TIMEOUT, Session, broken, content_length, header};
 use crate::cache::{Cache, Draft};
 use crate::oci::wire::Descriptor;
@@ -16,9 +16,9 @@ use crate::{Error, Result};
 /// Within every [`STALL_TIMEOUT`] at least so many bytes have to come.
 const STALL_BYTES: u64 = 16 << 10;
 
-/// Fetches a blob into the cache and returns where it is. What has come stays over a cut: the next
-/// try asks for the rest. No byte after the descriptor's last is read, and the blob has its name in
-/// the cache only when its digest is right.
+/// Fetches a blob into the cache and returns where it is. What has come stays over a cut, and over
+/// the end of the process: the next try asks for the rest. No byte after the descriptor's last is
+/// read, and the blob has its name in the cache only when its digest is right.
 pub(super) async fn fetch(
     session: &Session,
     blob: &Descriptor,
@@ -26,16 +26,43 @@ pub(super) async fn fetch(
     stage: &Stage,
     progress: &Progress,
 ) -> Result<PathBuf> {
-    let mut draft = cache.draft()?;
-    let mut tries = Tries::default();
+    let mut draft = cache.resume(&blob.digest)?;
+    if draft.bytes() > blob.size {
+        draft.restart()?;
+    }
+    let resumed = draft.bytes() > 0;
+    stage.set(draft.bytes());
+    take(session, blob, &mut draft, stage, progress).await?;
+    match draft.commit(&blob.digest, blob.size) {
+        // What was found may have been damaged: it is no evidence against the server.
+        Err(error) if resumed && error.class() == crate::Class::Trust => {
+            progress.note(format!("what was left of {} is damaged: fetching all", blob.digest));
+            let mut draft = cache.draft()?;
+            stage.set(0);
+            take(session, blob, &mut draft, stage, progress).await?;
+            draft.commit(&blob.digest, blob.size)
+        }
+        result => result,
+    }
+}
+
+/// Tries until the draft is full.
+async fn take(
+    session: &Session,
+    blob: &Descriptor,
+    draft: &mut Draft,
+    stage: &Stage,
+    progress: &Progress,
+) -> Result<()> {
+    let mut tries = session.tries();
     while draft.bytes() < blob.size {
         let before = draft.bytes();
-        if let Err(failure) = go_on(session, blob, &mut draft, stage).await {
+        if let Err(failure) = go_on(session, blob, draft, stage).await {
             let came = draft.bytes().saturating_sub(before);
             tries.wait(failure, came, progress).await?;
         }
     }
-    draft.commit(&blob.digest, blob.size)
+    Ok(())
 }
 
 /// Asks for what is missing and takes what comes.

@@ -10,6 +10,8 @@ use crate::{Error, Result};
 const TRIES_MAX: u32 = 6;
 /// Tries in a row that reach no server at all, at most: a name without an address, a closed port.
 const TRIES_UNREACHED_MAX: u32 = 3;
+/// The same for a mirror: there are others to ask.
+const TRIES_MIRROR_MAX: u32 = 2;
 /// Tries in all, at most, progress or not.
 const TRIES_IN_ALL_MAX: u32 = 100;
 /// So many bytes more are progress.
@@ -51,14 +53,26 @@ impl From<Error> for Failure {
 }
 
 /// Counts the tries of one download.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tries {
+    in_a_row_max: u32,
     in_a_row: u32,
     in_all: u32,
     unreached: u32,
 }
 
+impl Default for Tries {
+    fn default() -> Self {
+        Tries { in_a_row_max: TRIES_MAX, in_a_row: 0, in_all: 0, unreached: 0 }
+    }
+}
+
 impl Tries {
+    /// Those that a mirror gets.
+    pub(super) fn of_mirror() -> Self {
+        Tries { in_a_row_max: TRIES_MIRROR_MAX, ..Self::default() }
+    }
+
     /// Waits after `failure` until it is time for the next try, and says so; `came` bytes came
     /// before it.
     ///
@@ -86,7 +100,7 @@ impl Tries {
         self.unreached = if failure.unreached { self.unreached + 1 } else { 0 };
         self.in_a_row += 1;
         self.in_all += 1;
-        if self.in_a_row >= TRIES_MAX
+        if self.in_a_row >= self.in_a_row_max
             || self.in_all >= TRIES_IN_ALL_MAX
             || self.unreached >= TRIES_UNREACHED_MAX
         {

@@ -2,24 +2,33 @@
 //!
 //! A log-in is sent to the registry itself and to the token server that the registry names, never
 //! to another host that an answer sends us on to (reqwest drops it there). Plain http is for
-//! loopback hosts only; an https answer can not send us to http.
+//! loopback hosts and those that the user named; an https answer can not send us to http.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use imgrun::Progress;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
-use reqwest::header::{CONTENT_LENGTH, WWW_AUTHENTICATE};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 
 use super::challenge::Challenge;
 use super::credentials::{Credentials, Login};
-use super::retry::{Failure, retry_after};
-use crate::oci::RegistryReference;
+use super::retry::{Failure, Tries, retry_after};
+use crate::oci::Access;
+use crate::oci::registries::{Place, Registries, is_loopback};
 use crate::{Error, Result};
 
 /// An answer of a token server is at most this long.
 const TOKEN_BYTES_MAX: u64 = 1 << 20;
+/// A file of certificates is at most this long.
+const CA_BYTES_MAX: u64 = 4 << 20;
 /// What we read of an error's text.
 const ERROR_BYTES_MAX: u64 = 16 << 10;
 /// What we show of it.
@@ -31,12 +40,21 @@ pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Answers that send us on, at most.
 const REDIRECTS_MAX: usize = 5;
 
-/// A connection to one repository.
+/// A connection to one repository in one place.
 pub(super) struct Session {
     client: Client,
+    place: Place,
+    /// The repository's name there.
+    repository: String,
+    is_mirror: bool,
+    /// A mirror that failed and is not asked again.
+    out: AtomicBool,
     /// `https://host/v2/repository`.
     base: String,
-    login: Option<Login>,
+    registries: Registries,
+    credentials: Credentials,
+    /// Known once a registry wanted one.
+    login: OnceCell<Option<Login>>,
     /// The `Authorization` that the registry has taken last.
     authorization: Mutex<Option<HeaderValue>>,
 }
@@ -50,29 +68,68 @@ struct Token {
 }
 
 impl Session {
-    pub(super) fn new(reference: &RegistryReference, credentials: &Credentials) -> Result<Session> {
-        // Docker's own registry is not where its name says.
-        let host = match reference.host.as_str() {
-            "docker.io" => "registry-1.docker.io",
-            host => host,
+    /// To `repository` as `place` has it.
+    pub(super) fn new(
+        place: &Place,
+        repository: &str,
+        is_mirror: bool,
+        access: &Access,
+    ) -> Result<Session> {
+        let Place { host, prefix } = place;
+        let repository = match prefix.as_str() {
+            "" => repository.to_string(),
+            prefix => format!("{prefix}/{repository}"),
         };
-        let scheme = if is_loopback(host) { "http" } else { "https" };
-        let base = format!("{scheme}://{host}/v2/{}", reference.repository);
-        Url::parse(&base).map_err(|e| Error::input(format!("{reference}: {base}")).because(e))?;
-        let mut builder = Client::builder()
-            .user_agent(concat!("imgtool/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(STALL_TIMEOUT)
-            .referer(false)
-            .redirect(redirect::Policy::custom(follow));
-        if scheme == "http" {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|e| {
-            Error::host("set up https").because(e).hint("apt-get install ca-certificates")
-        })?;
-        let login = credentials.find(reference).cloned();
-        Ok(Session { client, base, login, authorization: Mutex::new(None) })
+        let plain = access.registries.is_plain(host);
+        let scheme = if plain { "http" } else { "https" };
+        // Docker's own registry is not where its name says.
+        let server = if host == "docker.io" { "registry-1.docker.io" } else { host };
+        let base = format!("{scheme}://{server}/v2/{repository}");
+        Url::parse(&base).map_err(|e| Error::input(base.clone()).because(e))?;
+        let registries = access.registries.clone();
+        let policy = redirect::Policy::custom(move |attempt| follow(attempt, &registries));
+        let client = client(host, &access.registries, policy)?;
+        Ok(Session {
+            client,
+            place: place.clone(),
+            repository,
+            is_mirror,
+            out: AtomicBool::new(false),
+            base,
+            registries: access.registries.clone(),
+            credentials: access.credentials.clone(),
+            login: OnceCell::new(),
+            authorization: Mutex::new(None),
+        })
+    }
+
+    /// Whether it is worth asking.
+    pub(super) fn is_in(&self) -> bool {
+        !self.out.load(Ordering::Relaxed)
+    }
+
+    /// Says that this mirror failed. One that only has not got something may be asked for others.
+    pub(super) fn dismiss(&self, error: &Error, progress: &Progress) {
+        let lasting = error.class() != crate::Class::Input;
+        self.out.fetch_or(lasting, Ordering::Relaxed);
+        progress.note(format!("mirror {}: {error}: asking elsewhere", self.place.host));
+    }
+
+    /// How patient to be.
+    pub(super) fn tries(&self) -> Tries {
+        if self.is_mirror { Tries::of_mirror() } else { Tries::default() }
+    }
+
+    /// Who we are here; found out once.
+    async fn login(&self) -> Result<Option<&Login>> {
+        let find = async || {
+            let (credentials, host) = (self.credentials.clone(), self.place.host.clone());
+            let repository = self.repository.clone();
+            // A helper is a program that may wait for a person.
+            let asked = tokio::task::spawn_blocking(move || credentials.find(&host, &repository));
+            asked.await.map_err(|e| Error::bug("looking for a log-in broke").because(e))?
+        };
+        Ok(self.login.get_or_try_init(find).await?.as_ref())
     }
 
     /// Asks for `path` within the repository, and says who we are where that is wanted. `accept`
@@ -113,16 +170,19 @@ impl Session {
             Error::input(format!("{url}: the registry wants a log-in{why}"))
                 .hint("log in with `skopeo login` or `docker login`")
         };
-        match (challenge, &self.login) {
-            (Some(Challenge::Basic), Some(login)) => {
+        match (challenge, self.login().await?) {
+            (Some(Challenge::Basic), Some(Login::Password { user, password })) => {
                 use base64::Engine as _;
-                let plain = format!("{}:{}", login.user, login.password);
+                let plain = format!("{user}:{password}");
                 let code = base64::engine::general_purpose::STANDARD.encode(plain);
                 Ok(secret(&format!("Basic {code}"))?)
             }
+            (Some(Challenge::Basic), Some(Login::Identity(_))) => {
+                Err(refused(" with a password, and there is only a token").into())
+            }
             (Some(Challenge::Basic), None) => Err(refused("").into()),
             (Some(Challenge::Bearer { realm, service, scope }), login) => {
-                self.token(&realm, service, scope, login.as_ref()).await
+                self.token(&realm, service, scope, login).await
             }
             (None, _) => Err(refused(" of a kind that we do not know").into()),
         }
@@ -138,18 +198,40 @@ impl Session {
         let mut url = Url::parse(realm)
             .map_err(|e| Error::network(format!("token server {realm:?}")).because(e))?;
         let from_http = self.base.starts_with("http://");
-        if url.scheme() != "https" && !(from_http && is_loopback_url(&url)) {
+        if url.scheme() != "https" && !(from_http && is_plain_url(&url, &self.registries)) {
             return Err(Error::network(format!("token server {realm}: it is not https")).into());
         }
-        for (key, value) in [("service", service), ("scope", scope)] {
-            if let Some(value) = value {
-                url.query_pairs_mut().append_pair(key, &value);
+        let asked = [("service", service), ("scope", scope)];
+        let asked = asked.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let request = match login {
+            Some(Login::Identity(token)) => {
+                let mut form = Url::parse("form:").map_err(|e| Error::bug("a form").because(e))?;
+                form.query_pairs_mut()
+                    .append_pair("grant_type", "refresh_token")
+                    .append_pair("client_id", "imgtool")
+                    .append_pair("refresh_token", token)
+                    .extend_pairs(asked);
+                let body = form.query().unwrap_or_default().to_string();
+                // Sent on, the token would go along.
+                let none = redirect::Policy::none();
+                let client = client(&self.place.host, &self.registries, none)?;
+                let request = client.post(url.clone()).body(body);
+                request.header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             }
-        }
-        let mut request = self.client.get(url.clone());
-        if let Some(login) = login {
-            request = request.basic_auth(&login.user, Some(&login.password));
-        }
+            login => {
+                let asked: Vec<_> = asked.collect();
+                if !asked.is_empty() {
+                    url.query_pairs_mut().extend_pairs(asked);
+                }
+                let request = self.client.get(url.clone());
+                match login {
+                    Some(Login::Password { user, password }) => {
+                        request.basic_auth(user, Some(password))
+                    }
+                    _ => request,
+                }
+            }
+        };
         let response = send(request).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             return Err(Error::input(format!("{url}: the log-in is refused"))
@@ -162,6 +244,25 @@ impl Session {
         let token = token.ok_or_else(|| Error::network(format!("{url}: it gave no token")))?;
         Ok(secret(&format!("Bearer {token}"))?)
     }
+}
+
+/// What speaks to `host` and to the servers that it names.
+fn client(host: &str, registries: &Registries, policy: redirect::Policy) -> Result<Client> {
+    let mut builder = Client::builder()
+        .user_agent(concat!("imgtool/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(STALL_TIMEOUT)
+        .referer(false)
+        .redirect(policy);
+    if is_loopback(host) {
+        builder = builder.no_proxy();
+    }
+    if let Some(file) = registries.host(host).ca {
+        builder = builder.tls_certs_merge(certificates(&file)?);
+    }
+    builder
+        .build()
+        .map_err(|e| Error::host("set up https").because(e).hint("apt-get install ca-certificates"))
 }
 
 fn with_authorization(request: RequestBuilder, value: Option<HeaderValue>) -> RequestBuilder {
@@ -271,9 +372,10 @@ pub(super) fn content_length(response: &Response) -> Option<u64> {
 }
 
 /// Whether to go where an answer sends us.
-fn follow(attempt: redirect::Attempt) -> redirect::Action {
+fn follow(attempt: redirect::Attempt, registries: &Registries) -> redirect::Action {
     let from_http = attempt.previous().last().is_some_and(|url| url.scheme() == "http");
-    let safe = attempt.url().scheme() == "https" || (from_http && is_loopback_url(attempt.url()));
+    let plain = || is_plain_url(attempt.url(), registries);
+    let safe = attempt.url().scheme() == "https" || (from_http && plain());
     if !safe {
         attempt.error("it sends us on to a place without https")
     } else if attempt.previous().len() > REDIRECTS_MAX {
@@ -283,31 +385,21 @@ fn follow(attempt: redirect::Attempt) -> redirect::Action {
     }
 }
 
-fn is_loopback_url(url: &Url) -> bool {
-    url.host_str().is_some_and(is_loopback)
+/// Whether the user lets us speak plain http there.
+fn is_plain_url(url: &Url, registries: &Registries) -> bool {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    url.host_str().is_some_and(|host| registries.is_plain(&format!("{host}{port}")))
 }
 
-/// Whether `host`, perhaps with a port, is this machine.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => host.split(':').next().unwrap_or(host),
-    };
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_is_loopback() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:5", "127.9.9.9", "[::1]:5000"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["r.example", "localhost.example", "10.0.0.1:80", "[::2]", "127.0.0.1.example"]
-        {
-            assert!(!is_loopback(host), "{host}");
-        }
+/// The certificates of a PEM file.
+fn certificates(file: &Path) -> Result<Vec<Certificate>> {
+    let about = |e| Error::io(file.display(), e);
+    let mut pem = Vec::new();
+    let opened = File::open(file).map_err(about)?;
+    opened.take(CA_BYTES_MAX).read_to_end(&mut pem).map_err(about)?;
+    let found = Certificate::from_pem_bundle(&pem).unwrap_or_default();
+    if found.is_empty() {
+        return Err(Error::input(format!("{}: it holds no PEM certificate", file.display())));
     }
+    Ok(found)
 }

@@ -1,0 +1,48 @@
+//! Times for people, in UTC.
+
+/// The day of a time in seconds since 1970, as `2026-11-20`.
+pub fn day(seconds: u64) -> String {
+    // Days since 0000-03-01, so that a leap day ends its year.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = 400 * era + year + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// The minute, as `2026-11-20 22:41 UTC`.
+pub fn minute(seconds: u64) -> String {
+    let (hour, minute) = (seconds % 86_400 / 3600, seconds % 3600 / 60);
+    format!("{} {hour:02}:{minute:02} UTC", day(seconds))
+}
+
+/// Now, in seconds since 1970.
+pub fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| d.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_right() {
+        let table = [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (951_868_800, "2000-03-01"),
+            (1_700_000_000, "2023-11-14"),
+            (4_107_542_400, "2100-03-01"),
+        ];
+        for (seconds, date) in table {
+            assert_eq!(day(seconds), date);
+        }
+        assert_eq!(minute(1_700_000_000), "2023-11-14 22:13 UTC");
+    }
+}

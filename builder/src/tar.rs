@@ -12,7 +12,8 @@
 //! | other pax keywords (names of owners, access times, vendor keys) | ignored |
 //! | a size on links, directories, devices and fifos | refused |
 //! | a keyword twice in one pax header; a pax and a GNU name for one entry | refused |
-//! | global pax headers that carry more than a comment | refused |
+//! | global pax headers that carry more than a comment, or stand between a header and its entry | refused |
+//! | pax `SCHILY.devmajor`, `.devminor`, `.realsize`, `SUN.holesdata`; v7 headers with a prefix | refused |
 //! | records that are malformed, numbers that overflow, NUL in or empty names | refused |
 //! | a plain file whose name ends in `/`; unknown entry types | refused |
 //! | GNU sparse files: old `S` headers, pax 0.0, 0.1, 1.0 | read, as data and holes |

@@ -42,6 +42,10 @@ impl Header {
             (b"ustar\0", _) => Form::Ustar,
             _ => Form::V7,
         };
+        // Some readers take a prefix wherever they find one.
+        if form == Form::V7 && block[257..].iter().any(|&b| b != 0) {
+            return Err("an old header with more in it than there should be");
+        }
         Ok(Header { block, form })
     }
 

@@ -33,6 +33,9 @@ pub(super) fn parse(text: &[u8]) -> Result<Pax, Wrong> {
             b"uid" => pax.uid = Some(decimal(value)?),
             b"gid" => pax.gid = Some(decimal(value)?),
             b"mtime" => pax.mtime = Some(time(value)?),
+            b"SCHILY.devmajor" | b"SCHILY.devminor" | b"SCHILY.realsize" | b"SUN.holesdata" => {
+                return Err("a pax keyword that readers disagree on");
+            }
             _ => {
                 if let Some(keyword) = keyword.strip_prefix(b"GNU.sparse.") {
                     pax.sparse.get_or_insert_default().take(keyword, value)?;

@@ -112,6 +112,9 @@ impl<R: BufRead> Reader<R> {
                     let pax = pax::parse(&text).map_err(|why| self.wrong(why))?;
                     self.once(before.pax.replace(pax).is_some())?;
                 }
+                b'g' if before.is_any() => {
+                    return Err(self.wrong("a global header between a header and its entry"));
+                }
                 b'g' => {
                     let text = self.metadata(&header)?;
                     pax::check_global(&text).map_err(|why| self.wrong(why))?;

@@ -12,9 +12,13 @@
 //! | other pax keywords (names of owners, access times, vendor keys) | ignored |
 //! | a size on links, directories, devices and fifos | refused |
 //! | a keyword twice in one pax header; a pax and a GNU name for one entry | refused |
-//! | global pax headers that carry more than a comment | refused |
+//! | global pax headers that carry more than a comment, or stand between a header and its entry | refused |
+//! | pax `SCHILY.devmajor`, `.devminor`, `.realsize`, `SUN.holesdata`; v7 headers with a prefix | refused |
 //! | records that are malformed, numbers that overflow, NUL in or empty names | refused |
-//! | a plain file whose name ends in `/`; unknown entry types; GNU sparse files (not yet read) | refused |
+//! | a plain file whose name ends in `/`; unknown entry types | refused |
+//! | GNU sparse files: old `S` headers, pax 0.0, 0.1, 1.0 | read, as data and holes |
+//! | sparse maps over 10,000 pieces, out of order, beyond the size, of other bytes than stored, with gaps that readers fill unlike (pieces of broken blocks) | refused |
+//! | `GNU.sparse.*` records of no or several forms, or on other types; a pax size on an `S` header | refused |
 //! | one zero block with more headers after it; bytes other than zero after the end | refused |
 //! | no end marker | read, as all three do |
 //! | metadata of one entry over 1 MiB | refused |
@@ -22,6 +26,7 @@
 mod header;
 mod pax;
 mod reader;
+mod sparse;
 
 pub use reader::{Entry, Kind, Reader};
 

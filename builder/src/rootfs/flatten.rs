@@ -18,6 +18,9 @@ const ENTRIES_MAX: u64 = 4_000_000;
 /// An image has at most this many names, those of implied directories counted.
 const SLOTS_MAX: usize = 4_000_000;
 
+/// A file is at most this long: ext4 counts a file's 4 KiB blocks in 32 bits.
+const FILE_BYTES_MAX: u64 = u32::MAX as u64 * 4096;
+
 /// Flattens layers into the image behind a [`ext4::Writer`].
 #[derive(Debug)]
 pub struct Flatten<'w, W> {
@@ -388,10 +391,19 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
     /// The entry as an inode, its content written to the image.
     fn node<R: BufRead>(&mut self, reader: &mut Reader<R>, entry: &Entry) -> Result<Node> {
         let kind = match &entry.kind {
+            TarKind::File { size } if *size > FILE_BYTES_MAX => {
+                return Err(refuse(entry, "it is longer than 16 TiB, which ext4 can not hold"));
+            }
             TarKind::File { size } => {
                 let mut file = self.writer.file();
                 let mut left = *size;
                 while left > 0 {
+                    let hole = reader.hole();
+                    if hole > 0 {
+                        file.hole(hole).map_err(image_error)?;
+                        left -= hole;
+                        continue;
+                    }
                     let mut piece = reader.content()?;
                     let bytes = piece.bytes();
                     left -= bytes.len() as u64;

@@ -1,6 +1,7 @@
 //! One 512-byte header block.
 
 use super::BLOCK_BYTES;
+use super::sparse::{self, Piece};
 
 /// Why a header block is not one. The reader adds the archive and the entry.
 pub(super) type Wrong = &'static str;
@@ -41,6 +42,10 @@ impl Header {
             (b"ustar\0", _) => Form::Ustar,
             _ => Form::V7,
         };
+        // Some readers take a prefix wherever they find one.
+        if form == Form::V7 && block[257..].iter().any(|&b| b != 0) {
+            return Err("an old header with more in it than there should be");
+        }
         Ok(Header { block, form })
     }
 
@@ -84,9 +89,32 @@ impl Header {
         number(&self.block[136..148])
     }
 
+    /// Of an old GNU sparse file: its real size, the map so far, and whether extension blocks follow.
+    pub(super) fn sparse(&self) -> Result<(u64, Vec<Piece>, bool), Wrong> {
+        if self.form != Form::Gnu {
+            return Err("a sparse file whose header is not GNU's");
+        }
+        let mut map = Vec::new();
+        let more = extended(&self.block[386..482], self.block[482], &mut map)?;
+        Ok((unsigned(&self.block[483..495])?, map, more))
+    }
+
     pub(super) fn device(&self) -> Result<(u32, u32), Wrong> {
         let part = |bytes| u32::try_from(unsigned(bytes)?).map_err(|_| "a device number overflows");
         Ok((part(&self.block[329..337])?, part(&self.block[337..345])?))
+    }
+}
+
+/// Reads an extension block of an old GNU sparse map; true where another follows.
+pub(super) fn extension(block: &[u8; BLOCK_BYTES], map: &mut Vec<Piece>) -> Result<bool, Wrong> {
+    extended(&block[..504], block[504], map)
+}
+
+fn extended(pieces: &[u8], flag: u8, map: &mut Vec<Piece>) -> Result<bool, Wrong> {
+    match (sparse::old_pieces(pieces, unsigned, map)?, flag) {
+        (_, 0) => Ok(false),
+        (true, 1) => Ok(true),
+        _ => Err("its sparse map goes on after its end"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ext4::{Time, Xattr};
 
 use super::header::Wrong;
+use super::sparse;
 
 /// An entry has at most this many extended attributes; a block would not hold more.
 const XATTRS_MAX: usize = 512;
@@ -19,6 +20,7 @@ pub(super) struct Pax {
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Time>,
     pub(super) xattrs: Vec<Xattr>,
+    pub(super) sparse: Option<sparse::Records>,
 }
 
 /// Reads an extended header.
@@ -34,11 +36,13 @@ pub(super) fn parse(text: &[u8]) -> Result<Pax, Wrong> {
             b"uid" => pax.uid = Some(decimal(value)?),
             b"gid" => pax.gid = Some(decimal(value)?),
             b"mtime" => pax.mtime = Some(time(value)?),
-            _ if keyword.starts_with(b"GNU.sparse.") => {
-                return Err("GNU sparse files are not read yet; pack it without --sparse");
+            b"SCHILY.devmajor" | b"SCHILY.devminor" | b"SCHILY.realsize" | b"SUN.holesdata" => {
+                return Err("a pax keyword that readers disagree on");
             }
             _ => {
-                if let Some(name) = keyword.strip_prefix(b"SCHILY.xattr.") {
+                if let Some(keyword) = keyword.strip_prefix(b"GNU.sparse.") {
+                    pax.sparse.get_or_insert_default().take(keyword, value)?;
+                } else if let Some(name) = keyword.strip_prefix(b"SCHILY.xattr.") {
                     pax.xattrs.push(Xattr { name: name.into(), value: value.into() });
                 } else if let Some(name) = keyword.strip_prefix(b"LIBARCHIVE.xattr.") {
                     let (name, value) = (percent_decode(name)?, base64_decode(value)?);
@@ -91,7 +95,8 @@ fn records(mut text: &[u8]) -> Result<Vec<Record<'_>>, Wrong> {
         if keyword.is_empty() || keyword.contains(&0) {
             return Err(MALFORMED);
         }
-        if !seen.insert(keyword) && !keyword.starts_with(b"GNU.sparse.") {
+        let repeats = matches!(keyword, b"GNU.sparse.offset" | b"GNU.sparse.numbytes");
+        if !seen.insert(keyword) && !repeats {
             return Err("a pax keyword is there twice");
         }
         records.push((keyword, value));
@@ -100,7 +105,7 @@ fn records(mut text: &[u8]) -> Result<Vec<Record<'_>>, Wrong> {
     Ok(records)
 }
 
-fn name(value: &[u8]) -> Result<Vec<u8>, Wrong> {
+pub(super) fn name(value: &[u8]) -> Result<Vec<u8>, Wrong> {
     match value {
         b"" => Err("a pax name is empty"),
         _ if value.contains(&0) => Err("a pax name holds a NUL"),
@@ -108,7 +113,7 @@ fn name(value: &[u8]) -> Result<Vec<u8>, Wrong> {
     }
 }
 
-fn decimal(value: &[u8]) -> Result<u64, Wrong> {
+pub(super) fn decimal(value: &[u8]) -> Result<u64, Wrong> {
     if value.is_empty() {
         return Err("a pax number is empty");
     }
@@ -218,7 +223,8 @@ mod tests {
             b"12 path=a/b\n12 path=a/c\n",
             b"path=a\n",
             b"8 =abc\n",
-            b"22 GNU.sparse.major=1\n",
+            b"22 GNU.sparse.minus=1\n",
+            b"22 GNU.sparse.major=1\n22 GNU.sparse.major=1\n",
         ] {
             assert!(parse(wrong).is_err(), "{:?}", String::from_utf8_lossy(wrong));
         }

@@ -5,8 +5,9 @@ use std::io::{self, BufRead};
 use ext4::{Time, Xattr};
 use imgrun::{Error, Result};
 
-use super::header::{Header, Wrong};
+use super::header::{self, Header, Wrong};
 use super::pax::{self, Pax};
+use super::sparse::{self, Form, Lines, Run};
 use super::{BLOCK_BYTES, METADATA_BYTES_MAX};
 
 /// An entry's metadata; a file's content is read with [`Reader::content`].
@@ -57,6 +58,9 @@ pub struct Reader<R> {
     /// Of the current entry: content not yet read, and the padding behind it.
     content: u64,
     padding: u64,
+    /// Of the content: bytes before the next hole, and what comes then.
+    before_hole: u64,
+    runs: std::vec::IntoIter<Run>,
     /// Names the entry in errors.
     current: Vec<u8>,
     ended: bool,
@@ -73,7 +77,15 @@ struct Before {
 impl<R: BufRead> Reader<R> {
     /// Reads the archive in `input`.
     pub fn new(input: R) -> Self {
-        Reader { input, content: 0, padding: 0, current: Vec::new(), ended: false }
+        Reader {
+            input,
+            content: 0,
+            padding: 0,
+            before_hole: 0,
+            runs: Vec::new().into_iter(),
+            current: Vec::new(),
+            ended: false,
+        }
     }
 
     /// The next entry; what is left of the last one's content is skipped. `None` at the end, when
@@ -100,6 +112,9 @@ impl<R: BufRead> Reader<R> {
                     let pax = pax::parse(&text).map_err(|why| self.wrong(why))?;
                     self.once(before.pax.replace(pax).is_some())?;
                 }
+                b'g' if before.is_any() => {
+                    return Err(self.wrong("a global header between a header and its entry"));
+                }
                 b'g' => {
                     let text = self.metadata(&header)?;
                     pax::check_global(&text).map_err(|why| self.wrong(why))?;
@@ -118,35 +133,59 @@ impl<R: BufRead> Reader<R> {
         Ok(None)
     }
 
-    /// The next piece of the current file's content; empty at its end.
+    /// The bytes of the hole that is next in the current file's content, passing it; zero where
+    /// data is next. Only sparse files have holes.
+    pub fn hole(&mut self) -> u64 {
+        if self.before_hole > 0 {
+            return 0;
+        }
+        self.runs.next().map_or(0, |run| {
+            self.before_hole = run.data;
+            run.hole
+        })
+    }
+
+    /// The next piece of the current file's content; empty at its end and where a hole is next.
     ///
     /// # Errors
     /// Where the input fails or is cut.
     pub fn content(&mut self) -> Result<Piece<'_, R>> {
-        let length = if self.content == 0 {
+        let length = if self.before_hole == 0 {
             0
         } else {
             let available = fill(&mut self.input).map_err(|e| read_error(&self.current, e))?;
             if available == 0 {
                 return Err(self.wrong("the archive is cut in its content"));
             }
-            available.min(usize::try_from(self.content).unwrap_or(usize::MAX))
+            available.min(usize::try_from(self.before_hole).unwrap_or(usize::MAX))
         };
         Ok(Piece { reader: self, length })
     }
 
     fn entry(&mut self, header: &Header, before: Before) -> Result<Entry> {
-        let make = || -> Result<Entry, Wrong> {
-            if before.pax.as_ref().is_some_and(|p| p.path.is_some() && before.long_name.is_some())
-                || before
-                    .pax
-                    .as_ref()
-                    .is_some_and(|p| p.link.is_some() && before.long_link.is_some())
+        let mut pax = before.pax.unwrap_or_default();
+        let records = pax.sparse.take();
+        let make = || -> Result<(Entry, Option<Form>), Wrong> {
+            let mut real_name = None;
+            let mut form = None;
+            if let Some(mut records) = records {
+                if !matches!(header.type_flag(), 0 | b'0') {
+                    return Err("GNU.sparse records on what is no plain file");
+                }
+                if pax.path.as_ref().is_some_and(|path| records.stands_in(path)) {
+                    pax.path = None;
+                }
+                real_name = records.name.take();
+                form = Some(records.form()?);
+            }
+            let names = [&before.long_name, &pax.path, &real_name];
+            if names.iter().filter(|name| name.is_some()).count() > 1
+                || pax.link.is_some() && before.long_link.is_some()
             {
                 return Err("it has a pax name and a GNU name");
             }
-            let pax = before.pax.unwrap_or_default();
-            let path = before.long_name.or(pax.path).unwrap_or_else(|| header.path());
+            let path = before.long_name.or(pax.path).or(real_name);
+            let path = path.unwrap_or_else(|| header.path());
             self.current = path.clone();
             if path.is_empty() {
                 return Err("its name is empty");
@@ -158,7 +197,10 @@ impl<R: BufRead> Reader<R> {
                 u32::try_from(id).map_err(|_| "an owner's number is over 32 bits")
             };
             let time = |seconds| Time { seconds, nanoseconds: 0 };
-            Ok(Entry {
+            if header.type_flag() == b'S' && pax.size.is_some() {
+                return Err("a pax size on an old GNU sparse file");
+            }
+            let entry = Entry {
                 kind: kind(header, &path, link, size)?,
                 mode: header.mode()?,
                 uid: id(pax.uid, header.uid())?,
@@ -166,13 +208,65 @@ impl<R: BufRead> Reader<R> {
                 mtime: pax.mtime.map_or_else(|| header.mtime().map(time), Ok)?,
                 xattrs: pax.xattrs,
                 path,
-            })
+            };
+            Ok((entry, form))
         };
-        let entry = make().map_err(|why| self.wrong(why))?;
-        if let Kind::File { size } = entry.kind {
-            self.expect(size)?;
+        let (mut entry, form) = make().map_err(|why| self.wrong(why))?;
+        if let Kind::File { size } = &mut entry.kind {
+            *size = match form {
+                None if header.type_flag() == b'S' => self.old_sparse(header, *size)?,
+                None => self.expect(*size).map(|()| *size)?,
+                Some(form) => self.pax_sparse(form, *size)?,
+            };
         }
         Ok(entry)
+    }
+
+    /// Expects a sparse file of which `stored` bytes follow; returns its real size.
+    fn old_sparse(&mut self, header: &Header, stored: u64) -> Result<u64> {
+        let (size, mut map, mut more) = header.sparse().map_err(|why| self.wrong(why))?;
+        while more {
+            let mut block = [0; BLOCK_BYTES];
+            if !self.fill_block(&mut block)? {
+                return Err(self.wrong("the archive is cut in its sparse map"));
+            }
+            more = header::extension(&block, &mut map).map_err(|why| self.wrong(why))?;
+        }
+        self.expect(stored)?;
+        self.spread(sparse::runs(&map, size, stored), size)
+    }
+
+    /// The same for the pax forms, where a map may be part of what is stored.
+    fn pax_sparse(&mut self, form: Form, stored: u64) -> Result<u64> {
+        self.expect(stored)?;
+        let (map, size) = match form {
+            Form::Inline { map, size } => (map, size),
+            Form::InContent { size } => (self.sparse_lines()?, size),
+        };
+        self.spread(sparse::runs(&map, size, self.content), size)
+    }
+
+    fn sparse_lines(&mut self) -> Result<Vec<sparse::Piece>> {
+        let mut lines = Lines::default();
+        loop {
+            let mut block = [0; BLOCK_BYTES];
+            if self.content < BLOCK_BYTES as u64 || !self.fill_block(&mut block)? {
+                return Err(self.wrong("its sparse map is cut"));
+            }
+            self.content -= BLOCK_BYTES as u64;
+            if let Some(map) = lines.block(&block).map_err(|why| self.wrong(why))? {
+                return Ok(map);
+            }
+        }
+    }
+
+    fn spread(&mut self, runs: Result<Vec<Run>, Wrong>, size: u64) -> Result<u64> {
+        if i64::try_from(size).is_err() {
+            return Err(self.wrong("its size overflows"));
+        }
+        self.runs = runs.map_err(|why| self.wrong(why))?.into_iter();
+        self.before_hole = 0;
+        Ok(size)
     }
 
     /// The next header block; `None` at the end marker or the end of the input.
@@ -225,7 +319,7 @@ impl<R: BufRead> Reader<R> {
         if !text.is_empty() && !self.fill_block(&mut text)? {
             return Err(self.wrong("the archive is cut in its metadata"));
         }
-        self.content = 0;
+        (self.content, self.before_hole) = (0, 0);
         self.skip_content()?;
         Ok(text)
     }
@@ -245,7 +339,7 @@ impl<R: BufRead> Reader<R> {
         if i64::try_from(size).is_err() {
             return Err(self.wrong("its size overflows"));
         }
-        self.content = size;
+        (self.content, self.before_hole) = (size, size);
         self.padding = size.wrapping_neg() % BLOCK_BYTES as u64;
         Ok(())
     }
@@ -261,7 +355,8 @@ impl<R: BufRead> Reader<R> {
             self.input.consume(n);
             left -= n as u64;
         }
-        (self.content, self.padding) = (0, 0);
+        (self.content, self.padding, self.before_hole) = (0, 0, 0);
+        self.runs = Vec::new().into_iter();
         Ok(())
     }
 
@@ -292,6 +387,7 @@ impl<R: BufRead> Drop for Piece<'_, R> {
     fn drop(&mut self) {
         self.reader.input.consume(self.length);
         self.reader.content -= self.length as u64;
+        self.reader.before_hole -= self.length as u64;
     }
 }
 
@@ -333,15 +429,14 @@ fn kind(header: &Header, path: &[u8], link: Vec<u8>, size: u64) -> Result<Kind, 
     };
     match header.type_flag() {
         0 if slash => sized(Kind::Directory),
-        b'0' if slash => Err("a plain file whose name ends in a slash"),
-        b'0' | 0 => Ok(Kind::File { size }),
+        b'0' | b'S' if slash => Err("a plain file whose name ends in a slash"),
+        b'0' | 0 | b'S' => Ok(Kind::File { size }),
         b'1' => linked(Kind::HardLink),
         b'2' => linked(Kind::Symlink),
         b'3' => header.device().and_then(|(major, minor)| sized(Kind::CharDevice(major, minor))),
         b'4' => header.device().and_then(|(major, minor)| sized(Kind::BlockDevice(major, minor))),
         b'5' => sized(Kind::Directory),
         b'6' => sized(Kind::Fifo),
-        b'S' => Err("GNU sparse files are not read yet; pack it without --sparse"),
         _ => Err("an entry type that readers disagree on"),
     }
 }

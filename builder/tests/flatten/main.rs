@@ -3,4 +3,5 @@
 
 mod hostile;
 mod semantics;
+mod sparse;
 mod world;

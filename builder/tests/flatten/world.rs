@@ -32,6 +32,17 @@ impl Layers {
         self
     }
 
+    /// Adds a layer of the files in `source`, packed by GNU tar.
+    pub(crate) fn gnu_tar(mut self, source: &Path, options: &[&str]) -> Self {
+        let path = self.directory.path().join(format!("layer-{}.tar", self.files.len()));
+        let mut tar = Command::new("tar");
+        let status =
+            tar.arg("-C").arg(source).arg("-cf").arg(&path).args(options).arg(".").status();
+        assert!(status.unwrap().success());
+        self.files.push(path);
+        self
+    }
+
     pub(crate) fn layout(&self) -> Layout {
         let agent = Agent::embedded(Arch::host()).unwrap();
         let layer = |path: &PathBuf| {

@@ -317,6 +317,11 @@ impl Draft {
         Ok(())
     }
 
+    /// Throws all of it away, even the beginning of a download.
+    pub fn discard(mut self) {
+        self.part = false;
+    }
+
     /// Gives the blob its name and returns where it is.
     ///
     /// # Errors

@@ -96,7 +96,12 @@ pub(super) fn resolve(
     let known = cache.note(&key).and_then(|note| serde_json::from_slice::<Note>(&note).ok());
     let known = known.filter(|note| cache.find(&note.blob, note.bytes).is_some());
     let note = match known {
-        Some(note) if !want.refresh => {
+        Some(mut note) if !want.refresh => {
+            if note.name.is_empty() {
+                // Made before notes had names.
+                note.name.clone_from(&name);
+                save(&note, &key, cache)?;
+            }
             progress.note(format!(
                 "using the bootstrap of {} from the cache (--refresh to make it anew)",
                 date::day(note.made)
@@ -111,8 +116,7 @@ pub(super) fn resolve(
             check_user()?;
             let note =
                 Note { name: name.clone(), ..make(bootstrap, arch, epoch, cache, progress)? };
-            let json = serde_json::to_vec(&note);
-            cache.set_note(&key, &json.map_err(|e| Error::bug("write a note").because(e))?)?;
+            save(&note, &key, cache)?;
             note
         }
     };
@@ -127,6 +131,11 @@ pub(super) fn resolve(
         content: None,
     };
     Ok(Resolved { layers: vec![layer], name, digest: note.tar, config: None })
+}
+
+fn save(note: &Note, key: &Digest, cache: &Cache) -> Result<()> {
+    let json = serde_json::to_vec(note).map_err(|e| Error::bug("write a note").because(e))?;
+    cache.set_note(key, &json)
 }
 
 /// Everything that decides what mmdebstrap makes, but for the day's packages.

@@ -76,3 +76,17 @@ fn a_failed_bootstrap_leaves_nothing() {
         assert_eq!(std::fs::read_dir(dir.path().join(place)).unwrap().count(), 0);
     }
 }
+
+#[test]
+fn offline_a_bootstrap_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = Recipe::parse(RECIPE, Path::new("tiny.toml")).unwrap();
+    let cache = imgtool::cache::Cache::open(dir.path()).unwrap();
+    let offline = Access { offline: true, ..Access::default() };
+    let progress = Progress::silent();
+    let error = source::resolve(&recipe, Arch::X86_64, false, &offline, &cache, &progress);
+    let error = error.unwrap_err();
+    assert_eq!(error.class(), Class::Network);
+    let text = error.to_string();
+    assert_eq!(text, "offline: debian bookworm essential x86_64 is not in the cache");
+}

@@ -389,6 +389,33 @@ fn prune_spares_what_a_pull_uses() {
 }
 
 #[test]
+fn a_killed_prune_leaves_a_right_cache() {
+    let world = World::new();
+    let cache = world.cache("cache");
+    for i in 0..300_u32 {
+        cache.put(&i.to_le_bytes()).unwrap();
+    }
+    drop(cache);
+    let mut left = vec![300];
+    while left.last() != Some(&0) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_imgtool"))
+            .args(["cache", "prune", "--all", "--quiet"])
+            .env("IMGTOOL_CACHE", world.path("cache"))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let before = *left.last().unwrap();
+        while world.blobs("cache").len() == before && child.try_wait().unwrap().is_none() {}
+        let _ = child.kill();
+        child.wait().unwrap();
+        world.assert_cache_is_right("cache");
+        left.push(world.blobs("cache").len());
+        assert!(left.len() < 400, "{left:?}");
+    }
+    assert!(left.len() > 2, "never killed in between: {left:?}");
+}
+
+#[test]
 fn pulls_and_prunes_at_once_do_not_disturb_each_other() {
     let world = World::new();
     let registry = world.registry("storage", false);

@@ -33,6 +33,11 @@ pub(super) async fn fetch(
     let resumed = draft.bytes() > 0;
     stage.set(draft.bytes());
     take(session, blob, &mut draft, stage, progress).await?;
+    if let Some(path) = cache.find(&blob.digest, blob.size) {
+        // Another process was faster. Its file stays: it may hold that one until its end.
+        draft.discard();
+        return Ok(path);
+    }
     match draft.commit(&blob.digest, blob.size) {
         // What was found may have been damaged: it is no evidence against the server.
         Err(error) if resumed && error.class() == crate::Class::Trust => {

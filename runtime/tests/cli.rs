@@ -139,7 +139,7 @@ fn a_run_that_can_not_begin_is_125() {
 fn what_the_killed_left_is_swept() {
     let world = World::new();
     for parent in ["staging", "machines"] {
-        let dead = world.path("home").join(parent).join("dead");
+        let dead = world.path("home").join(parent).join("imgrun-Dead00000000");
         fs::create_dir_all(&dead).unwrap();
         fs::write(dead.join("upper.ext4"), b"x").unwrap();
     }
@@ -147,4 +147,37 @@ fn what_the_killed_left_is_swept() {
     for parent in ["staging", "machines"] {
         assert_eq!(fs::read_dir(world.path("home").join(parent)).unwrap().count(), 0);
     }
+}
+
+#[test]
+fn a_home_that_holds_other_things_keeps_them() {
+    let world = World::new();
+    for parent in ["staging", "machines"] {
+        let theirs = world.path("home").join(parent).join("theirs");
+        fs::create_dir_all(&theirs).unwrap();
+        fs::write(theirs.join("thesis"), b"x").unwrap();
+    }
+    assert!(world.imgrun(&["list"]).status.success());
+    for parent in ["staging", "machines"] {
+        assert!(world.path("home").join(parent).join("theirs/thesis").exists());
+    }
+}
+
+/// A stopped process may keep a lock for ever.
+#[test]
+fn nobody_waits_for_a_lock() {
+    let world = World::new();
+    let mut locks = Vec::new();
+    for parent in ["staging", "machines", "bundles"] {
+        let parent = world.path("home").join(parent);
+        fs::create_dir_all(&parent).unwrap();
+        let lock = fs::File::open(parent).unwrap();
+        lock.lock().unwrap();
+        locks.push(lock);
+    }
+    world.write("z.tar.zst", &world.image(Arch::host()));
+    let mut command = Command::new("timeout");
+    command.args(["10", env!("CARGO_BIN_EXE_imgrun"), "import", "z.tar.zst"]);
+    command.env("IMGRUN_HOME", world.path("home")).current_dir(world.dir.path());
+    assert!(command.status().unwrap().success());
 }

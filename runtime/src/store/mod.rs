@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! <home>/bundles/<hex digest of the packed file>/manifest.json, rootfs.ext4 | vmlinux, config, …
-//! <home>/staging/<random>/    an import under way; locked by its process, renamed when whole
-//! <home>/machines/<random>/   a running machine's disks; locked by its process
+//! <home>/staging/imgrun-<random>/    an import under way; locked by its process, renamed when whole
+//! <home>/machines/imgrun-<random>/   a running machine's disks; locked by its process
 //! ```
 //! There is no index file that could disagree with the directories: a name is found by reading
 //! the manifests (a few hundred microseconds for a dozen bundles). Under `bundles/` everything is

@@ -79,3 +79,19 @@ fn without_the_kernel_it_is_named() {
     assert_eq!(outcome.code, Some(125), "{outcome:#?}");
     assert!(outcome.stderr.contains("generic-6.1"), "{outcome:#?}");
 }
+
+/// The host's disk is full: the guest's write fails, and the machine goes on.
+#[test]
+fn a_full_host_is_an_error_in_the_guest_and_no_hang() {
+    let world = World::new();
+    let image = image_arg("debian-minimal");
+    world.imgrun(["import", &image]).ok();
+    let script = "dd if=/dev/zero of=/big bs=1M count=64 conv=fsync; echo dd said $?";
+    let run = format!(
+        "mount -t tmpfs -o size=24m none imgrun/machines &&
+         exec timeout 100 {} run -q {image} -- sh -c '{script}'",
+        imgtool_tests::program("imgrun").display()
+    );
+    let outcome = world.run("unshare", ["--user", "--map-root-user", "--mount", "sh", "-c", &run]);
+    assert_eq!(outcome.ok().text(), "dd said 1");
+}

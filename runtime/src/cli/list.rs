@@ -16,7 +16,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, shell: &Shell) -> Result<()> {
-        let all = shell.store()?.list()?;
+        let all = shell.store()?.list(&shell.progress)?;
         if self.json {
             let all: Vec<_> = all.iter().map(object).collect();
             return say(&serde_json::Value::from(all).to_string());

@@ -18,9 +18,15 @@ impl Args {
     pub(super) fn run(self, shell: &Shell) -> Result<()> {
         let store = shell.store()?;
         for name in self.names {
-            let stored = store.find(&name, None)?;
-            store.remove(&stored)?;
-            say(&format!("{} {}", stored.title(), stored.digest))?;
+            let (digest, title) = match store.damaged(&name)? {
+                Some(digest) => (digest, "(damaged)".to_string()),
+                None => {
+                    let stored = store.find(&name, None, &shell.progress)?;
+                    (stored.digest, stored.title())
+                }
+            };
+            store.remove(digest)?;
+            say(&format!("{title} {digest}"))?;
         }
         Ok(())
     }

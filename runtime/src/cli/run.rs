@@ -189,7 +189,7 @@ impl Args {
             let file = Some(PathBuf::from(&reference)).filter(|_| is_file(&reference));
             let image = match &file {
                 Some(file) => store.import(file, progress, cancel)?.bundle,
-                None => store.find(&reference, Some(bundle::Kind::Image))?,
+                None => store.find(&reference, Some(bundle::Kind::Image), progress)?,
             };
             if image.manifest.kind != bundle::Kind::Image {
                 return Err(Error::input(format!("{} is a kernel, not an image", image.title())));

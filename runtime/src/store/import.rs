@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use bundle::{Contents, Digest, Hasher, HashingReader, Manifest};
+use bundle::{Contents, Digest, Hasher, HashingReader, MANIFEST_BYTES_MAX, Manifest};
 
 use super::sparse::SparseFile;
 use super::{MANIFEST, Store, Stored};
@@ -118,8 +118,16 @@ fn copy_next<R: Read>(contents: &mut Contents<R>, mut out: SparseFile) -> Result
 }
 
 fn write_manifest(dir: &Path, manifest: &Manifest, cancel: &Cancel) -> Result<()> {
+    // As we print it, it may be longer than it was; what we would not read back must not come in.
+    let json = manifest.to_json();
+    if json.len() as u64 > MANIFEST_BYTES_MAX {
+        return Err(Error::input(format!(
+            "its manifest is too long: {} bytes, {MANIFEST_BYTES_MAX} are allowed",
+            json.len()
+        )));
+    }
     let mut file = SparseFile::create(dir.join(MANIFEST), cancel.clone())?;
-    file.write_all(&manifest.to_json()).map_err(|e| Error::io(file.path().display(), e))?;
+    file.write_all(&json).map_err(|e| Error::io(file.path().display(), e))?;
     file.finish()
 }
 

@@ -87,6 +87,8 @@ impl Store {
         io::copy(&mut rest, &mut io::sink()).map_err(|e| Error::io("the end", e))?;
         let (digest, _) = rest.finish();
         write_manifest(&dir, &manifest, cancel)?;
+        fs::set_permissions(&dir, Permissions::from_mode(0o755))
+            .map_err(|e| Error::io(dir.display(), e))?;
         sync_dir(&dir)?;
         cancel.check()?;
         self.publish(&dir, digest)
@@ -132,11 +134,7 @@ fn write_manifest(dir: &Path, manifest: &Manifest, cancel: &Cancel) -> Result<()
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {
-    let sync = || {
-        fs::set_permissions(dir, Permissions::from_mode(0o755))?;
-        File::open(dir)?.sync_all()
-    };
-    sync().map_err(|e| Error::io(dir.display(), e))
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| Error::io(dir.display(), e))
 }
 
 /// The digest of all that `packed` holds.

@@ -15,8 +15,8 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub(super) fn run(self, shell: &Shell) -> Result<()> {
-        let store = shell.store()?;
+    pub(super) async fn run(self, shell: &mut Shell) -> Result<()> {
+        let store = shell.store().await?;
         for name in self.names {
             let (digest, title) = match store.damaged(&name)? {
                 Some(digest) => (digest, "(damaged)".to_string()),

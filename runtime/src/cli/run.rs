@@ -160,7 +160,7 @@ impl Args {
         if let Some(note) = note {
             shell.progress.note(note);
         }
-        let store = shell.store()?;
+        let store = shell.store().await?;
         let limit = self.boot_timeout.unwrap_or(boot_max(accel));
         let machine = Machine::boot(&store, &spec, limit);
         let mut machine = shell.unless_interrupted(machine).await?;
@@ -183,7 +183,7 @@ impl Args {
 
     /// The image and its kernel, imported where they are files.
     async fn resolve(&self, shell: &mut Shell) -> Result<(Stored, Kernel)> {
-        let store = shell.store()?;
+        let store = shell.store().await?;
         let (reference, kernel) = (self.image.clone(), self.kernel.clone());
         let resolved = shell.blocking(move |progress, cancel| {
             let file = Some(PathBuf::from(&reference)).filter(|_| is_file(&reference));

@@ -68,6 +68,20 @@ fn endings_have_their_codes() {
     assert_eq!(run(&world, "kill -9 $$").code, Some(137));
 }
 
+/// The command ends in time; it is our reader who takes longer.
+#[test]
+fn a_timeout_does_not_cut_what_a_slow_reader_has_not_taken() {
+    let world = World::new();
+    let script = format!(
+        "{{ {} run -q --timeout 5s {} -- head -c 600000 /dev/zero; echo $? >code; }} |
+         {{ sleep 18; wc -c; }}",
+        program("imgrun").display(),
+        image_arg("debian-minimal")
+    );
+    assert_eq!(world.run("sh", ["-c", &script]).ok().text(), "600000");
+    assert_eq!(std::fs::read_to_string(world.path("code")).unwrap(), "0\n");
+}
+
 #[test]
 fn a_terminal_is_one() {
     let world = World::new();

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use imgtool_tests::{World, program};
+use imgtool_tests::{World, finish, program};
 
 use crate::image_arg;
 
@@ -38,6 +38,16 @@ fn standard_input_reaches_the_command_and_ends() {
     let output = child.wait_with_output().unwrap();
     let expected = world.run("sh", ["-c", "sha256sum < bytes"]).ok().text();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), expected);
+}
+
+/// What was read so far may look whole to the command, but the run has failed.
+#[test]
+fn an_error_of_standard_input_is_not_its_end() {
+    let world = World::new();
+    let mut command = world.command(program("imgrun"));
+    command.args(["run", "-q", &image_arg("debian-minimal"), "--", "cat"]);
+    command.stdin(std::fs::File::open("/").unwrap());
+    finish(command).fails(125, "reading standard input: ");
 }
 
 #[test]

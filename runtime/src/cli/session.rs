@@ -125,9 +125,10 @@ async fn copy(from: &mut Output, to: Outlet, flow: &Flow) -> Result<(), CopyEnd>
 }
 
 /// Feeds standard input; never returns but with an error.
-async fn feed(stdin: Option<(Stdin, mpsc::Receiver<Vec<u8>>)>) -> Result<Outcome> {
+async fn feed(stdin: Option<(Stdin, mpsc::Receiver<io::Result<Vec<u8>>>)>) -> Result<Outcome> {
     if let Some((mut stdin, mut pieces)) = stdin {
         while let Some(piece) = pieces.recv().await {
+            let piece = piece.map_err(|e| Error::io("reading standard input", e))?;
             if !stdin.write(&piece).await? {
                 break;
             }

@@ -93,6 +93,41 @@ fn a_timeout_does_not_cut_what_a_slow_reader_has_not_taken() {
 }
 
 #[test]
+fn a_panic_under_a_command_is_an_error_that_shows_the_console() {
+    let world = World::new();
+    let began = Instant::now();
+    let outcome = run(&world, "echo c >/proc/sysrq-trigger; sleep 1000");
+    assert_eq!(outcome.code, Some(125), "{outcome:#?}");
+    assert!(outcome.stderr.contains("Kernel panic - not syncing"), "{outcome:#?}");
+    assert!(began.elapsed() < Duration::from_secs(100));
+}
+
+/// The words alone are no panic.
+#[test]
+fn a_panic_on_the_console_is_believed_only_where_nothing_else_comes() {
+    let world = World::new();
+    let outcome = run(&world, "echo Kernel panic - not syncing: no >/dev/ttyS0; echo lives");
+    assert_eq!(outcome.ok().text(), "lives");
+    let began = Instant::now();
+    let outcome = run(&world, "echo Kernel panic - not syncing: no >/dev/ttyS0; sleep 1000");
+    assert_eq!(outcome.code, Some(125), "{outcome:#?}");
+    assert!(began.elapsed() < Duration::from_secs(100));
+}
+
+#[test]
+fn a_terminal_resized_during_the_boot_has_its_new_size() {
+    let world = World::new();
+    let command = format!(
+        "stty rows 33 cols 99; (sleep 0.5; stty rows 44 cols 111 </dev/tty) &
+         {} run -q -it {} -- sh -c 'sleep 2; stty size'",
+        program("imgrun").display(),
+        image_arg("debian-minimal")
+    );
+    let outcome = world.run("script", ["-qec", &command, "/dev/null"]);
+    assert!(outcome.text().contains("44 111"), "{outcome:#?}");
+}
+
+#[test]
 fn a_terminal_is_one() {
     let world = World::new();
     let imgrun = program("imgrun");

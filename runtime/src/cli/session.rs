@@ -146,6 +146,10 @@ async fn forward(
 ) -> Result<Outcome> {
     let sizes = signal(SignalKind::window_change());
     let mut sizes = sizes.map_err(|e| Error::host("signal handlers").because(e))?;
+    if streams.terminal {
+        // It may have changed while the machine booted.
+        control.resize(tty::size())?;
+    }
     let mut forwarded = streams.terminal;
     loop {
         tokio::select! {

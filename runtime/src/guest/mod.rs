@@ -104,6 +104,16 @@ impl Drop for Guest {
     }
 }
 
+/// Checks what can be known of a request without a guest.
+///
+/// # Errors
+/// `Usage` where no agent would take it: arguments of more than 64 KiB, say.
+pub fn check_exec(exec: &agent::Exec) -> Result<()> {
+    let request = Message::Exec(exec.clone());
+    // Any channel does.
+    request.encode(1, &mut Vec::new()).map_err(|e| Error::usage(e.to_string()))
+}
+
 /// Why a command did not run.
 #[derive(Debug)]
 pub struct NotRun {

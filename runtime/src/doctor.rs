@@ -6,7 +6,9 @@ use std::time::Duration;
 use bundle::Arch;
 
 use crate::vmm::binary;
-use crate::{AccelChoice, KvmEvidence, MEMORY_MIB_DEFAULT, Result, Store, Tool, choose_accel};
+use crate::{
+    AccelChoice, KvmEvidence, MEMORY_MIB_DEFAULT, Progress, Result, Store, Tool, choose_accel,
+};
 
 /// A program that is asked for its version may take this long.
 const VERSION_MAX: Duration = Duration::from_secs(10);
@@ -94,7 +96,7 @@ fn store(home: Result<std::path::PathBuf>) -> Check {
     let name = "store";
     let open = || {
         let store = Store::open(home?)?;
-        let bundles = store.list()?.len();
+        let bundles = store.list(&Progress::silent())?.len();
         let space = rustix::fs::statvfs(store.machines())
             .map_err(|e| crate::Error::io(store.machines().display(), e.into()))?;
         Ok((store.home().display().to_string(), bundles, space.f_bavail * space.f_frsize))

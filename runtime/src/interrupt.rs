@@ -22,7 +22,8 @@ struct Interrupt {
     waker: UnixStream,
 }
 
-/// Takes over SIGINT and SIGTERM. A second call does nothing.
+/// Takes over SIGINT and SIGTERM, but where our parent had us ignore them. A second call does
+/// nothing.
 ///
 /// # Errors
 /// [`Class::Host`] where the handlers can not be set.
@@ -41,7 +42,7 @@ pub fn install() -> Result<()> {
 fn register() -> std::io::Result<Interrupt> {
     let asked = Arc::new(AtomicBool::new(false));
     let (waker, signalled) = UnixStream::pair()?;
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM].into_iter().filter(|&signal| !is_ignored(signal)) {
         // In this order: the first signal finds the flag unset and sets it, the second exits.
         let code = i32::from(Class::Interrupted.exit_code());
         flag::register_conditional_shutdown(signal, code, Arc::clone(&asked))?;
@@ -49,6 +50,16 @@ fn register() -> std::io::Result<Interrupt> {
         low_level::pipe::register(signal, signalled.try_clone()?)?;
     }
     Ok(Interrupt { asked, waker })
+}
+
+/// Whether `signal` is ignored, as `nohup` and the shell's `trap ''` arrange it for what they start.
+/// Whoever handles such a signal undoes that.
+pub fn is_ignored(signal: i32) -> bool {
+    // proc(5): a mask in hexadecimal, signal 1 is the lowest bit. Without /proc none is known.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    (1..=64).contains(&signal) && mask >> (signal - 1) & 1 == 1
 }
 
 /// Whether a signal has come since [`install`].

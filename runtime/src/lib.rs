@@ -72,7 +72,7 @@ pub use agent::{Exec, Exit, FaultCode, Status, Terminal};
 pub use cancel::Cancel;
 pub use doctor::{Check, Health, examine};
 pub use error::{Class, EXIT_NOT_RUN, EXIT_TIMED_OUT, Error, Result};
-pub use guest::{Control, Guest, NotRun, Output, Running, Stdin};
+pub use guest::{Control, Guest, NotRun, Output, Running, Stdin, check_exec};
 pub use kvm::{Evidence as KvmEvidence, Guest as KvmGuest};
 pub use machine::{BOOT_MAX_KVM, BOOT_MAX_TCG, Machine, boot_max};
 pub use progress::{Event, Progress, Stage, Unit};

@@ -98,6 +98,14 @@ impl Machine {
         self.guest.exec(exec).await
     }
 
+    /// Waits for the guest's kernel to panic, and then for the machine to end of it, which it may
+    /// not. A command that ends meanwhile has ended: the console is the guest's to write on.
+    pub async fn panicked(&self) -> Error {
+        self.console.panicked().await;
+        tokio::time::sleep(ENDING_MAX).await;
+        panicked()
+    }
+
     /// Adds to an error of class `Guest` what the console and the VMM said last.
     pub async fn explain(&mut self, e: Error) -> Error {
         explain(e, ENDING_MAX, &mut self.vmm, &mut self.console).await

@@ -155,6 +155,13 @@ impl Spec {
                 "the image's word {bad:?} for the kernel's command line: printable ASCII only"
             )));
         }
+        // Behind `--` all words are for process 1, and a quote makes one word of several: ours
+        // would not be heard.
+        if let Some(bad) = self.cmdline.iter().find(|w| *w == "--" || w.contains('"')) {
+            return Err(Error::input(format!(
+                "the image's word {bad:?} for the kernel's command line: it would hide ours"
+            )));
+        }
         let bytes = self.kernel_cmdline(true).len();
         if bytes > CMDLINE_BYTES_MAX {
             return Err(Error::input(format!(
@@ -234,11 +241,13 @@ mod tests {
     #[test]
     fn limits_hold() {
         assert!(example().check().is_ok());
-        let bad: [fn(&mut Spec); 6] = [
+        let bad: [fn(&mut Spec); 8] = [
             |s| s.cpus = 0,
             |s| s.cpus = CPUS_MAX + 1,
             |s| s.memory_mib = MEMORY_MIB_MIN - 1,
             |s| s.cmdline = vec!["a b".into()],
+            |s| s.cmdline = vec!["--".into()],
+            |s| s.cmdline = vec!["a=\"b".into()],
             |s| s.cmdline = vec!["a".repeat(CMDLINE_BYTES_MAX)],
             |s| s.arch = Arch::Aarch64,
         ];

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use agent::CHANNELS_MAX;
 use imgrun::{Exec, FaultCode, Guest, Status};
 use tokio::net::UnixListener;
 
@@ -119,4 +120,28 @@ async fn many_commands_at_once_and_one_that_is_given_up() {
         lengths.push(one.await.0.len());
     }
     assert_eq!(lengths, (0..20).map(|i| i * 100_000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_command_given_up_with_its_window_full_frees_its_channel() {
+    let agent = Agent::start();
+    let guest = agent.greet().await;
+    let mut flooding = Vec::new();
+    for _ in 0..CHANNELS_MAX {
+        flooding.push(within(guest.exec(shell("exec head -c 2000000 /dev/zero"))).await.unwrap());
+    }
+    // Until all windows and pipes are full.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(guest.exec(shell("true")).await.is_err());
+    drop(flooding);
+    within(async {
+        let mut running = Vec::new();
+        while running.len() < CHANNELS_MAX {
+            match guest.exec(shell("sleep 1000")).await {
+                Ok(one) => running.push(one),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await;
 }

@@ -137,3 +137,17 @@ async fn an_agent_of_another_time_is_named() {
     assert!(e.contains("speaks the protocols") && !e.contains('\x1b'), "{e}");
     liar.abort();
 }
+
+#[tokio::test]
+async fn an_agent_that_never_starts_the_command_is_given_up() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let liar = tokio::spawn(impostor(theirs, PROTOCOL_MAX, vec![], false));
+    let guest = Guest::greet(ours).await.unwrap();
+    tokio::time::pause();
+    let exec = guest.exec(Exec { argv: vec![b"true".to_vec()], ..Exec::default() });
+    let not_run = tokio::time::timeout(Duration::from_secs(60), exec).await.expect("it hangs");
+    let e = not_run.unwrap_err().error;
+    assert_eq!(e.class(), Class::Guest);
+    assert!(e.to_string().contains("did not start the command in 30 s"), "{e}");
+    liar.abort();
+}

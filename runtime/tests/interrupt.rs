@@ -49,3 +49,24 @@ fn a_second_signal_exits_at_once() {
         .unwrap();
     assert_eq!(status.code(), Some(130));
 }
+
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    const ASKED: &str = "INTERRUPT_TEST_IGNORED";
+    if std::env::var_os(ASKED).is_some() {
+        interrupt::install().unwrap();
+        let us = rustix::process::getpid();
+        rustix::process::kill_process(us, rustix::process::Signal::INT).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!interrupt::interrupted());
+        return;
+    }
+    let this = std::env::current_exe().unwrap();
+    let status = std::process::Command::new("sh")
+        .args(["-c", "trap '' INT; exec \"$0\" --exact an_ignored_signal_stays_ignored"])
+        .arg(this)
+        .env(ASKED, "1")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}

@@ -6,20 +6,40 @@ use imgtool_tests::{Outcome, World, repository};
 
 use crate::image_arg;
 
-/// Builds an image of a nearly empty tarball with `agent` as its init, and runs it.
-fn run_with_agent(world: &World, agent: &str) -> Outcome {
-    world.write("tree/etc/motd", "hello\n");
+/// Builds an image of what is below `tree`, with these words more for imgtool.
+fn build(world: &World, more: &[&str]) -> String {
     world.run("tar", ["-cf", "root.tar", "-C", "tree", "."]).ok();
     world.write("t.toml", "name = \"t\"\nversion = \"1\"\nsource.tarball = \"root.tar\"\n");
     let configs = repository().join("kernel-configs");
-    let configs = configs.to_str().unwrap();
-    let build = ["build", "-r", "t.toml", "--kernel-configs", configs, "--agent", agent];
-    let image = world.imgtool(build).ok().text();
+    let build = ["build", "-r", "t.toml", "--kernel-configs", configs.to_str().unwrap()];
+    world.imgtool(build.iter().chain(more)).ok().text()
+}
+
+/// Builds an image of a nearly empty tarball with `agent` as its init, and runs it.
+fn run_with_agent(world: &World, agent: &str) -> Outcome {
+    world.write("tree/etc/motd", "hello\n");
+    let image = build(world, &["--agent", agent]);
     let began = Instant::now();
     let outcome = world.imgrun(["run", "--boot-timeout", "15s", &image, "--", "true"]);
     assert!(began.elapsed() < Duration::from_secs(60), "it took {:?}", began.elapsed());
     assert_eq!(world.files("imgrun/machines"), [""; 0]);
     outcome
+}
+
+/// Files of an image that the agent uses may be anything.
+#[test]
+fn odd_files_in_etc_keep_nobody_from_running() {
+    for odd in ["ln -s /no/such/place tree/etc/hostname", "mkfifo tree/etc/hostname"] {
+        let world = World::new();
+        world.write("hello.c", "#include <stdio.h>\nint main(void) { puts(\"hello\"); }\n");
+        world.write("tree/etc/motd", "hello\n");
+        let script =
+            format!("{odd} && mkfifo tree/etc/passwd && gcc -static -o tree/hello hello.c");
+        world.run("sh", ["-c", &script]).ok();
+        let image = build(&world, &[]);
+        let outcome = world.imgrun(["run", "-q", "--timeout", "60s", &image, "--", "/hello"]).ok();
+        assert_eq!(outcome.text(), "hello", "{odd}");
+    }
 }
 
 #[test]
@@ -78,4 +98,20 @@ fn without_the_kernel_it_is_named() {
     let outcome = world.imgrun(["run", &format!("./{name}"), "--", "true"]);
     assert_eq!(outcome.code, Some(125), "{outcome:#?}");
     assert!(outcome.stderr.contains("generic-6.1"), "{outcome:#?}");
+}
+
+/// The host's disk is full: the guest's write fails, and the machine goes on.
+#[test]
+fn a_full_host_is_an_error_in_the_guest_and_no_hang() {
+    let world = World::new();
+    let image = image_arg("debian-minimal");
+    world.imgrun(["import", &image]).ok();
+    let script = "dd if=/dev/zero of=/big bs=1M count=64 conv=fsync; echo dd said $?";
+    let run = format!(
+        "mount -t tmpfs -o size=24m none imgrun/machines &&
+         exec timeout 100 {} run -q {image} -- sh -c '{script}'",
+        imgtool_tests::program("imgrun").display()
+    );
+    let outcome = world.run("unshare", ["--user", "--map-root-user", "--mount", "sh", "-c", &run]);
+    assert_eq!(outcome.ok().text(), "dd said 1");
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use imgtool_tests::{World, program};
+use imgtool_tests::{World, finish, program};
 
 use crate::image_arg;
 
@@ -40,6 +40,16 @@ fn standard_input_reaches_the_command_and_ends() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), expected);
 }
 
+/// What was read so far may look whole to the command, but the run has failed.
+#[test]
+fn an_error_of_standard_input_is_not_its_end() {
+    let world = World::new();
+    let mut command = world.command(program("imgrun"));
+    command.args(["run", "-q", &image_arg("debian-minimal"), "--", "cat"]);
+    command.stdin(std::fs::File::open("/").unwrap());
+    finish(command).fails(125, "reading standard input: ");
+}
+
 #[test]
 fn what_the_image_says_is_what_runs() {
     let world = World::new();
@@ -66,6 +76,55 @@ fn endings_have_their_codes() {
     assert_eq!(world.imgrun(["run", "-q", &image, "--", "/no/such"]).code, Some(127));
     assert_eq!(world.imgrun(["run", "-q", &image, "--", "/etc/passwd"]).code, Some(126));
     assert_eq!(run(&world, "kill -9 $$").code, Some(137));
+}
+
+/// The command ends in time; it is our reader who takes longer.
+#[test]
+fn a_timeout_does_not_cut_what_a_slow_reader_has_not_taken() {
+    let world = World::new();
+    let script = format!(
+        "{{ {} run -q --timeout 5s {} -- head -c 600000 /dev/zero; echo $? >code; }} |
+         {{ sleep 18; wc -c; }}",
+        program("imgrun").display(),
+        image_arg("debian-minimal")
+    );
+    assert_eq!(world.run("sh", ["-c", &script]).ok().text(), "600000");
+    assert_eq!(std::fs::read_to_string(world.path("code")).unwrap(), "0\n");
+}
+
+#[test]
+fn a_panic_under_a_command_is_an_error_that_shows_the_console() {
+    let world = World::new();
+    let began = Instant::now();
+    let outcome = run(&world, "echo c >/proc/sysrq-trigger; sleep 1000");
+    assert_eq!(outcome.code, Some(125), "{outcome:#?}");
+    assert!(outcome.stderr.contains("Kernel panic - not syncing"), "{outcome:#?}");
+    assert!(began.elapsed() < Duration::from_secs(100));
+}
+
+/// The words alone are no panic.
+#[test]
+fn a_panic_on_the_console_is_believed_only_where_nothing_else_comes() {
+    let world = World::new();
+    let outcome = run(&world, "echo Kernel panic - not syncing: no >/dev/ttyS0; echo lives");
+    assert_eq!(outcome.ok().text(), "lives");
+    let began = Instant::now();
+    let outcome = run(&world, "echo Kernel panic - not syncing: no >/dev/ttyS0; sleep 1000");
+    assert_eq!(outcome.code, Some(125), "{outcome:#?}");
+    assert!(began.elapsed() < Duration::from_secs(100));
+}
+
+#[test]
+fn a_terminal_resized_during_the_boot_has_its_new_size() {
+    let world = World::new();
+    let command = format!(
+        "stty rows 33 cols 99; (sleep 0.5; stty rows 44 cols 111 </dev/tty) &
+         {} run -q -it {} -- sh -c 'sleep 2; stty size'",
+        program("imgrun").display(),
+        image_arg("debian-minimal")
+    );
+    let outcome = world.run("script", ["-qec", &command, "/dev/null"]);
+    assert!(outcome.text().contains("44 111"), "{outcome:#?}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self, shell: &mut Shell) -> Result<()> {
-        let store = shell.store()?;
+        let store = shell.store().await?;
         for file in self.files {
             let store = store.clone();
             let imported = shell

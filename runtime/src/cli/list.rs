@@ -15,8 +15,8 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub(super) fn run(self, shell: &Shell) -> Result<()> {
-        let all = shell.store()?.list()?;
+    pub(super) async fn run(self, shell: &mut Shell) -> Result<()> {
+        let all = shell.store().await?.list(&shell.progress)?;
         if self.json {
             let all: Vec<_> = all.iter().map(object).collect();
             return say(&serde_json::Value::from(all).to_string());

@@ -59,8 +59,9 @@ struct Shell {
 }
 
 impl Shell {
-    fn store(&self) -> Result<Store> {
-        Store::open(Store::default_home()?)
+    /// Opens the store, which may take a while: it removes what the killed left.
+    async fn store(&mut self) -> Result<Store> {
+        self.blocking(|_, _| Store::open(Store::default_home()?)).await
     }
 
     /// Awaits `work` unless the user stops us first: then it is dropped.
@@ -120,8 +121,8 @@ async fn perform(cli: Cli) -> ExitCode {
         // Its exit code is the guest's, or says that the command never ran.
         Verb::Run(args) => return args.run(&mut shell).await,
         Verb::Import(args) => args.run(&mut shell).await,
-        Verb::List(args) => args.run(&shell),
-        Verb::Rm(args) => args.run(&shell),
+        Verb::List(args) => args.run(&mut shell).await,
+        Verb::Rm(args) => args.run(&mut shell).await,
         Verb::Doctor(args) => args.run(&mut shell).await,
         Verb::Version => say(&format!("imgrun {}", env!("CARGO_PKG_VERSION"))),
     };

@@ -15,12 +15,18 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub(super) fn run(self, shell: &Shell) -> Result<()> {
-        let store = shell.store()?;
+    pub(super) async fn run(self, shell: &mut Shell) -> Result<()> {
+        let store = shell.store().await?;
         for name in self.names {
-            let stored = store.find(&name, None)?;
-            store.remove(&stored)?;
-            say(&format!("{} {}", stored.title(), stored.digest))?;
+            let (digest, title) = match store.damaged(&name)? {
+                Some(digest) => (digest, "(damaged)".to_string()),
+                None => {
+                    let stored = store.find(&name, None, &shell.progress)?;
+                    (stored.digest, stored.title())
+                }
+            };
+            store.remove(digest)?;
+            say(&format!("{title} {digest}"))?;
         }
         Ok(())
     }

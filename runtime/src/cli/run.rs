@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use imgrun::{
     Accel, AccelChoice, Class, Decision, EXIT_NOT_RUN, Error, Exec, FaultCode, Hostname, Kernel,
     KvmEvidence, MEMORY_MIB_DEFAULT, Machine, NotRun, Result, Spec, Status, Stored, boot_max,
-    check_arch, choose_accel,
+    check_arch, check_exec, choose_accel,
 };
 use serde_json::json;
 
@@ -85,7 +85,7 @@ Examples:
 
 Exit code: the command's own, 128+n where signal n ended it; 124 after --timeout, 125 where we
 failed (the machine did not boot, say), 126 where the command could not be executed, 127 where there
-is no such command. The first Ctrl-C goes to the command, the second kills the machine.";
+is no such command; 2 where this command line of ours is wrong. The first Ctrl-C goes to the command, the second kills the machine.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum AccelArg {
@@ -152,6 +152,8 @@ impl Args {
             tty::require()?;
         }
         let exec = self.exec();
+        // Before the machine is booted for nothing.
+        check_exec(&exec)?;
         let (image, kernel) = self.resolve(shell).await?;
         let accel = self.accel.into();
         let Decision { accel, note } = choose_accel(accel, || KvmEvidence::gather(false))?;
@@ -160,7 +162,7 @@ impl Args {
         if let Some(note) = note {
             shell.progress.note(note);
         }
-        let store = shell.store()?;
+        let store = shell.store().await?;
         let limit = self.boot_timeout.unwrap_or(boot_max(accel));
         let machine = Machine::boot(&store, &spec, limit);
         let mut machine = shell.unless_interrupted(machine).await?;
@@ -183,13 +185,13 @@ impl Args {
 
     /// The image and its kernel, imported where they are files.
     async fn resolve(&self, shell: &mut Shell) -> Result<(Stored, Kernel)> {
-        let store = shell.store()?;
+        let store = shell.store().await?;
         let (reference, kernel) = (self.image.clone(), self.kernel.clone());
         let resolved = shell.blocking(move |progress, cancel| {
             let file = Some(PathBuf::from(&reference)).filter(|_| is_file(&reference));
             let image = match &file {
                 Some(file) => store.import(file, progress, cancel)?.bundle,
-                None => store.find(&reference, Some(bundle::Kind::Image))?,
+                None => store.find(&reference, Some(bundle::Kind::Image), progress)?,
             };
             if image.manifest.kind != bundle::Kind::Image {
                 return Err(Error::input(format!("{} is a kernel, not an image", image.title())));
@@ -254,9 +256,13 @@ async fn session(
         biased;
         _ = shell.interrupts.next() => return Err(Error::interrupted().into()),
         running = machine.exec(exec) => running?,
+        e = machine.panicked() => return Err(e.into()),
     };
     let _raw = if streams.terminal { Some(RawTerminal::enter()?) } else { None };
-    Ok(attach(running, streams, &mut shell.interrupts).await?)
+    tokio::select! {
+        outcome = attach(running, streams, &mut shell.interrupts) => Ok(outcome?),
+        e = machine.panicked() => Err(e.into()),
+    }
 }
 
 /// A path has a slash, or looks like a packed bundle; anything else is a name.

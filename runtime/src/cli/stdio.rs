@@ -3,9 +3,12 @@
 //! Each is a thread, because a blocking read or write can not be given up: when we leave, a thread
 //! that hangs in one is simply left behind, and the process ends.
 
-use std::io::{self, Read, Write};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
 
 /// Bytes read of standard input at a time.
@@ -13,21 +16,61 @@ const READ_BYTES: usize = 64 * 1024;
 /// Pieces under way between a thread and the session.
 const PIECES_MAX: usize = 4;
 
-/// Standard input, piece by piece; the channel closes at its end.
-pub(super) fn input() -> io::Result<mpsc::Receiver<Vec<u8>>> {
+/// Standard input, piece by piece; the channel closes at its end. An error is the last piece.
+pub(super) fn input() -> io::Result<mpsc::Receiver<io::Result<Vec<u8>>>> {
     let (pieces, received) = mpsc::channel(PIECES_MAX);
     thread::Builder::new().name("stdin".into()).spawn(move || {
-        let mut stdin = io::stdin().lock();
+        let stdin = rustix::stdio::stdin();
         let mut buffer = vec![0; READ_BYTES];
         loop {
-            match stdin.read(&mut buffer) {
-                Ok(n @ 1..) if pieces.blocking_send(buffer[..n].to_vec()).is_ok() => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                _ => return,
+            let piece = match read(stdin, &mut buffer) {
+                Ok(0) => return,
+                Ok(n) => Ok(buffer[..n].to_vec()),
+                Err(e) => Err(e),
+            };
+            let last = piece.is_err();
+            if pieces.blocking_send(piece).is_err() || last {
+                return;
             }
         }
     })?;
     Ok(received)
+}
+
+/// Reads as if `from` were not set to non-blocking, which whoever shares it with us may do at any
+/// time. 0 is the end.
+fn read(from: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match rustix::io::read(from, &mut *buffer) {
+            Ok(n) => return Ok(n),
+            Err(Errno::AGAIN) => wait(from, PollFlags::IN)?,
+            Err(Errno::INTR) => {}
+            // It was closed, or opened for writing, as `nohup` does: there is no input.
+            Err(Errno::BADF) => return Ok(0),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Writes all of `bytes`, as if `to` were not set to non-blocking.
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(Errno::AGAIN) => wait(to, PollFlags::OUT)?,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+fn wait(fd: BorrowedFd<'_>, for_what: PollFlags) -> io::Result<()> {
+    match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, for_what)], None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// A stream of ours that is written to.
@@ -39,24 +82,22 @@ pub(super) struct Outlet {
 
 impl Outlet {
     pub(super) fn stdout() -> io::Result<Self> {
-        // Not `io::stdout()`: its line buffer would cost a search for line ends.
-        let fd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 0)?;
-        Self::to(std::fs::File::from(fd))
+        Self::to(rustix::stdio::stdout())
     }
 
     pub(super) fn stderr() -> io::Result<Self> {
-        Self::to(io::stderr())
+        Self::to(rustix::stdio::stderr())
     }
 
-    fn to(mut stream: impl Write + Send + 'static) -> io::Result<Self> {
+    fn to(stream: BorrowedFd<'static>) -> io::Result<Self> {
         let (pieces, mut received) = mpsc::channel::<Vec<u8>>(PIECES_MAX);
         let (done, result) = oneshot::channel();
         thread::Builder::new().name("output".into()).spawn(move || {
             let mut write = || {
                 while let Some(piece) = received.blocking_recv() {
-                    stream.write_all(&piece)?;
+                    write_all(stream, &piece)?;
                 }
-                stream.flush()
+                Ok(())
             };
             let _ = done.send(write());
         })?;
@@ -72,5 +113,51 @@ impl Outlet {
     pub(super) async fn finish(self) -> io::Result<()> {
         drop(self.pieces);
         self.result.await.unwrap_or(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn nonblocking_pipe() -> (std::os::fd::OwnedFd, std::os::fd::OwnedFd) {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        for end in [&reader, &writer] {
+            rustix::io::ioctl_fionbio(end, true).unwrap();
+        }
+        (reader, writer)
+    }
+
+    #[test]
+    fn non_blocking_streams_are_waited_for() {
+        let (reader, writer) = nonblocking_pipe();
+        let writes = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            // More than a pipe holds.
+            write_all(writer.as_fd(), &[7; 300_000])
+        });
+        let (mut buffer, mut total) = ([0; 5000], 0);
+        loop {
+            match read(reader.as_fd(), &mut buffer).unwrap() {
+                0 => break,
+                n => total += n,
+            }
+            thread::sleep(Duration::from_micros(500));
+        }
+        assert_eq!(total, 300_000);
+        writes.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn an_error_is_not_the_end() {
+        let directory = File::open("/").unwrap();
+        let e = read(directory.as_fd(), &mut [0; 10]).unwrap_err();
+        assert_eq!(e.kind(), io::ErrorKind::IsADirectory);
+        let write_only = File::options().write(true).open("/dev/null").unwrap();
+        assert_eq!(read(write_only.as_fd(), &mut [0; 10]).unwrap(), 0);
     }
 }

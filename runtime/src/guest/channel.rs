@@ -60,6 +60,17 @@ impl Channel {
         }
     }
 
+    /// Throws away what nobody will take, with the credit to send for it: without that the guest
+    /// could not come to the command's end, and neither side could close the channel.
+    pub(super) fn throw_away(&mut self) -> Vec<Message> {
+        let mut credits = Vec::new();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let (_, credit) = self.inbox(stream).take();
+            credits.extend(credit.map(|bytes| Message::Credit { stream, bytes }));
+        }
+        credits
+    }
+
     /// Takes a message of this channel.
     ///
     /// # Errors
@@ -73,9 +84,6 @@ impl Channel {
             (Message::Error(fault), None) => self.end = Some(End::Fault(fault)),
             (Message::Data(stream @ (Stream::Stdout | Stream::Stderr), bytes), Some(_)) => {
                 self.inbox(stream).arrived(&bytes)?;
-                if self.abandoned {
-                    self.inbox(stream).bytes = Vec::new();
-                }
             }
             (Message::Credit { stream: Stream::Stdin, bytes }, Some(_)) => self.stdin.credit(bytes),
             (Message::Exit(exit), Some(_)) => {

@@ -69,11 +69,7 @@ impl Link {
     /// Queues a small message.
     pub(super) fn send(&self, channel: u32, message: &Message) -> Result<()> {
         let mut state = self.lock();
-        state.alive()?;
-        message.encode(channel, &mut state.out).map_err(|e| Error::usage(e.to_string()))?;
-        if state.out.len() > OUT_BYTES_MAX {
-            state.failure = Some("the guest does not read what it is sent".to_string());
-        }
+        state.queue(channel, message)?;
         drop(state);
         self.changed.notify_waiters();
         Ok(())
@@ -120,8 +116,11 @@ impl Link {
         let known =
             known.ok_or_else(|| broken(&format!("a frame on channel {channel}, not open")))?;
         known.receive(message)?;
-        if known.abandoned && known.end.is_some() {
+        let (abandoned, ended) = (known.abandoned, known.end.is_some());
+        if abandoned && ended {
             state.channels.remove(&channel);
+        } else if abandoned {
+            state.throw_away(channel);
         }
         drop(state);
         self.changed.notify_waiters();
@@ -151,6 +150,25 @@ impl Link {
 }
 
 impl State {
+    /// Queues a small message.
+    fn queue(&mut self, channel: u32, message: &Message) -> Result<()> {
+        self.alive()?;
+        message.encode(channel, &mut self.out).map_err(|e| Error::usage(e.to_string()))?;
+        if self.out.len() > OUT_BYTES_MAX {
+            self.failure = Some("the guest does not read what it is sent".to_string());
+        }
+        Ok(())
+    }
+
+    /// Throws away what arrived on an abandoned channel and lets the guest send the rest.
+    fn throw_away(&mut self, channel: u32) {
+        let credits = self.channels.get_mut(&channel).map(Channel::throw_away);
+        for credit in credits.into_iter().flatten() {
+            // It fails only where the whole session did.
+            let _ = self.queue(channel, &credit);
+        }
+    }
+
     fn alive(&self) -> Result<()> {
         self.failure.as_ref().map_or(Ok(()), |why| Err(Error::guest(why.clone())))
     }
@@ -263,6 +281,7 @@ impl Drop for Handle {
             return;
         }
         channel.abandoned = true;
+        state.throw_away(self.id);
         drop(state);
         // It fails only where the whole session did.
         let _ = self.send(&Message::Signal { signo: SIGKILL });

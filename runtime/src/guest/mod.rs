@@ -11,7 +11,7 @@ mod running;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent::{
     Ack, AgentEvent, FaultCode, FromAgent, Hello, Message, NONCE_BYTES, PROTOCOL_MAX, PROTOCOL_MIN,
@@ -24,6 +24,9 @@ use crate::{Error, Result};
 use link::Link;
 
 pub use running::{Control, Output, Running, Stdin};
+
+/// An agent may take this long to start a command, or to say why it does not.
+const START_MAX: Duration = Duration::from_secs(30);
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -72,7 +75,7 @@ impl Guest {
         &self.ack
     }
 
-    /// Starts a command and waits until it runs.
+    /// Starts a command and waits until it runs, at most 30 s.
     ///
     /// # Errors
     /// [`NotRun`], with the reason, where the guest refused; its class is `Guest`, or `Usage`
@@ -80,7 +83,11 @@ impl Guest {
     pub async fn exec(&self, exec: agent::Exec) -> Result<Running, NotRun> {
         let stdin = exec.stdin;
         let handle = self.link.open(exec)?;
-        let pid = handle.started().await?;
+        let started = tokio::time::timeout(START_MAX, handle.started()).await;
+        let pid = started.map_err(|_| {
+            let limit = START_MAX.as_secs();
+            Error::guest(format!("the agent did not start the command in {limit} s"))
+        })??;
         Ok(Running::new(Arc::new(handle), pid, stdin))
     }
 
@@ -95,6 +102,16 @@ impl Drop for Guest {
         self.link.fail("the session was closed");
         self.tasks.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// Checks what can be known of a request without a guest.
+///
+/// # Errors
+/// `Usage` where no agent would take it: arguments of more than 64 KiB, say.
+pub fn check_exec(exec: &agent::Exec) -> Result<()> {
+    let request = Message::Exec(exec.clone());
+    // Any channel does.
+    request.encode(1, &mut Vec::new()).map_err(|e| Error::usage(e.to_string()))
 }
 
 /// Why a command did not run.

@@ -48,13 +48,18 @@ impl Running {
     }
 }
 
-/// Signals a running command.
+/// Signals a running command, and hears of its end.
 #[derive(Clone, Debug)]
 pub struct Control {
     handle: Arc<Handle>,
 }
 
 impl Control {
+    /// As [`Running::wait`].
+    pub async fn wait(&self) -> Result<Exit> {
+        self.handle.ended().await
+    }
+
     /// Sends a signal, as Linux numbers them, to the command's process group. Nothing happens
     /// where it ended already.
     pub fn signal(&self, signo: u8) -> Result<()> {

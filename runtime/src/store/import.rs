@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use bundle::{Contents, Digest, Hasher, HashingReader, Manifest};
+use bundle::{Contents, Digest, Hasher, HashingReader, MANIFEST_BYTES_MAX, Manifest};
 
 use super::sparse::SparseFile;
 use super::{MANIFEST, Store, Stored};
@@ -87,6 +87,8 @@ impl Store {
         io::copy(&mut rest, &mut io::sink()).map_err(|e| Error::io("the end", e))?;
         let (digest, _) = rest.finish();
         write_manifest(&dir, &manifest, cancel)?;
+        fs::set_permissions(&dir, Permissions::from_mode(0o755))
+            .map_err(|e| Error::io(dir.display(), e))?;
         sync_dir(&dir)?;
         cancel.check()?;
         self.publish(&dir, digest)
@@ -118,17 +120,21 @@ fn copy_next<R: Read>(contents: &mut Contents<R>, mut out: SparseFile) -> Result
 }
 
 fn write_manifest(dir: &Path, manifest: &Manifest, cancel: &Cancel) -> Result<()> {
+    // As we print it, it may be longer than it was; what we would not read back must not come in.
+    let json = manifest.to_json();
+    if json.len() as u64 > MANIFEST_BYTES_MAX {
+        return Err(Error::input(format!(
+            "its manifest is too long: {} bytes, {MANIFEST_BYTES_MAX} are allowed",
+            json.len()
+        )));
+    }
     let mut file = SparseFile::create(dir.join(MANIFEST), cancel.clone())?;
-    file.write_all(&manifest.to_json()).map_err(|e| Error::io(file.path().display(), e))?;
+    file.write_all(&json).map_err(|e| Error::io(file.path().display(), e))?;
     file.finish()
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {
-    let sync = || {
-        fs::set_permissions(dir, Permissions::from_mode(0o755))?;
-        File::open(dir)?.sync_all()
-    };
-    sync().map_err(|e| Error::io(dir.display(), e))
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| Error::io(dir.display(), e))
 }
 
 /// The digest of all that `packed` holds.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! <home>/bundles/<hex digest of the packed file>/manifest.json, rootfs.ext4 | vmlinux, config, …
-//! <home>/staging/<random>/    an import under way; locked by its process, renamed when whole
-//! <home>/machines/<random>/   a running machine's disks; locked by its process
+//! <home>/staging/imgrun-<random>/    an import under way; locked by its process, renamed when whole
+//! <home>/machines/imgrun-<random>/   a running machine's disks; locked by its process
 //! ```
 //! There is no index file that could disagree with the directories: a name is found by reading
 //! the manifests (a few hundred microseconds for a dozen bundles). Under `bundles/` everything is
@@ -14,6 +14,7 @@ mod kernel;
 mod sparse;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -21,7 +22,7 @@ use std::time::SystemTime;
 use bundle::{Arch, Digest, Kind, MANIFEST_BYTES_MAX, Manifest};
 
 use crate::lease::Lease;
-use crate::{Error, Result};
+use crate::{Error, Progress, Result};
 
 pub use import::Imported;
 pub use kernel::Kernel;
@@ -84,21 +85,20 @@ impl Store {
             .ok_or_else(|| Error::host("no HOME in the environment").hint(HOME_HINT))
     }
 
-    /// Every bundle, by name, then version, then digest.
+    /// Every bundle, by name, then version, then digest. What somebody damaged is left out, with a
+    /// note to `progress`: it must not keep anybody from the others.
     ///
     /// # Errors
-    /// Where the store can not be read, or somebody damaged a manifest in it.
-    pub fn list(&self) -> Result<Vec<Stored>> {
-        let bundles = self.bundles();
-        let entries = fs::read_dir(&bundles).map_err(|e| Error::io(bundles.display(), e))?;
+    /// Where the store can not be read.
+    pub fn list(&self, progress: &Progress) -> Result<Vec<Stored>> {
         let mut all = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(|e| Error::io(bundles.display(), e))?.file_name();
-            let digest = name.to_str().and_then(|hex| format!("sha256:{hex}").parse().ok());
-            if let Some(digest) = digest
-                && let Some(stored) = self.by_digest(digest)?
-            {
-                all.push(stored);
+        for digest in self.digests()? {
+            match self.by_digest(digest) {
+                Ok(stored) => all.extend(stored),
+                Err(e) => {
+                    let hint = e.hint_text().map(|h| format!(" ({h})")).unwrap_or_default();
+                    progress.note(format!("left out: {e}{hint}"));
+                }
             }
         }
         let key = |s: &Stored| {
@@ -108,18 +108,40 @@ impl Store {
         Ok(all)
     }
 
+    /// The digests of all bundles, damaged ones too, in no order.
+    fn digests(&self) -> Result<Vec<Digest>> {
+        let bundles = self.bundles();
+        let failed = |e| Error::io(bundles.display(), e);
+        let mut digests = Vec::new();
+        for entry in fs::read_dir(&bundles).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let digest = name.to_str().map(|hex| format!("sha256:{hex}").parse::<Digest>());
+            digests.extend(digest.and_then(std::result::Result::ok));
+        }
+        Ok(digests)
+    }
+
+    /// The damaged bundle that `reference` names, which must be digits of its digest: it has
+    /// nothing else to be named by.
+    pub fn damaged(&self, reference: &str) -> Result<Option<Digest>> {
+        let mut named = self.digests()?;
+        named.retain(|digest| is_digest(*digest, reference));
+        Ok(named.into_iter().find(|digest| self.by_digest(*digest).is_err()))
+    }
+
     /// The bundle with exactly this digest, if it is here.
     pub fn by_digest(&self, digest: Digest) -> Result<Option<Stored>> {
         let dir = self.bundles().join(digest.hex());
         let path = dir.join(MANIFEST);
-        let metadata = match path.metadata() {
-            Ok(metadata) => metadata,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(path.display(), e)),
-        };
         let damaged = |e: String| {
             Error::input(format!("{}: {e}", path.display()))
-                .hint(format!("the store is damaged there; remove it: rm -r {}", dir.display()))
+                .hint(format!("the store is damaged there; remove it: imgrun rm {}", digest.hex()))
+        };
+        let metadata = match path.metadata() {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io(path.display(), e)),
+            Err(_) if dir.exists() => return Err(damaged("missing".into())),
+            Err(_) => return Ok(None),
         };
         if metadata.len() > MANIFEST_BYTES_MAX {
             return Err(damaged("too long for a manifest".into()));
@@ -133,8 +155,8 @@ impl Store {
     /// The bundle of `kind` that `reference` names: `name`, `name:version`, or a digest or at
     /// least twelve of its first hex digits. Where several fit, one for this machine's
     /// architecture is preferred, then the one imported last.
-    pub fn find(&self, reference: &str, kind: Option<Kind>) -> Result<Stored> {
-        let all = self.list()?;
+    pub fn find(&self, reference: &str, kind: Option<Kind>, progress: &Progress) -> Result<Stored> {
+        let all = self.list(progress)?;
         let wanted = |s: &&Stored| kind.is_none_or(|k| s.manifest.kind == k);
         let fits = all.iter().filter(wanted).filter(|s| names(s, reference));
         let best = fits.max_by_key(|s| (s.manifest.arch == Arch::host(), s.imported, s.digest));
@@ -156,12 +178,13 @@ impl Store {
         })
     }
 
-    /// Removes a bundle. Machines that run from it keep its open files until they end.
-    pub fn remove(&self, stored: &Stored) -> Result<()> {
+    /// Removes a bundle, whole or damaged. Machines that run from it keep its open files until
+    /// they end.
+    pub fn remove(&self, digest: Digest) -> Result<()> {
         // Renamed first, so that a crash half-way leaves no half bundle under its name.
         let lease = Lease::create(&self.staging())?;
-        let away = lease.path().join("removed");
-        fs::rename(&stored.dir, away).map_err(|e| Error::io(stored.dir.display(), e))
+        let (dir, away) = (self.bundles().join(digest.hex()), lease.path().join("removed"));
+        fs::rename(&dir, away).map_err(|e| Error::io(dir.display(), e))
     }
 
     /// The directory it lives in.
@@ -190,7 +213,13 @@ const HOME_HINT: &str = "IMGRUN_HOME names the directory in which bundles and ma
 const LISTED_MAX: usize = 8;
 
 fn names(stored: &Stored, reference: &str) -> bool {
+    let manifest = &stored.manifest;
+    manifest.name.as_str() == reference
+        || stored.title() == reference
+        || is_digest(stored.digest, reference)
+}
+
+fn is_digest(digest: Digest, reference: &str) -> bool {
     let hex = reference.strip_prefix("sha256:").unwrap_or(reference);
-    let by_digest = hex.len() >= DIGEST_PREFIX_MIN && stored.digest.hex().starts_with(hex);
-    stored.manifest.name.as_str() == reference || stored.title() == reference || by_digest
+    hex.len() >= DIGEST_PREFIX_MIN && digest.hex().starts_with(hex)
 }

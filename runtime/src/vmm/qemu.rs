@@ -75,7 +75,9 @@ fn disks(spec: &Spec, upper: Option<&Path>, add: &mut impl FnMut(&str, String)) 
         // Thrown away with the machine: nobody waits for it to reach the disk.
         let options = "raw,node-name=upper,discard=unmap,cache.no-flush=on,file.driver=file";
         add("blockdev", format!("{options},file.filename={}", file(upper)));
-        add("device", format!("virtio-blk-device,{bus}.0,drive=upper,serial=upper"));
+        // Where the host's disk is full the guest gets an error; else QEMU would stop it for ever.
+        let errors = "werror=report,rerror=report";
+        add("device", format!("virtio-blk-device,{bus}.0,drive=upper,serial=upper,{errors}"));
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
 
 /// Who a command runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,10 +27,15 @@ pub(crate) fn find(user: Option<&[u8]>) -> Option<Account> {
     find_in(user.unwrap_or(b"0"), &read("/etc/passwd"), &read("/etc/group"))
 }
 
-/// An image need not have either file; numbers work without.
-fn read(path: &str) -> Vec<u8> {
+/// An image need not have either file; numbers work without. It may have anything else there, a
+/// FIFO that nobody writes to, say: that is as good as no file.
+fn read(path: impl AsRef<Path>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    if let Ok(file) = File::open(path) {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open(path.as_ref(), flags, Mode::empty())
+        && let file = File::from(file)
+        && file.metadata().is_ok_and(|m| m.is_file())
+    {
         let _ = file.take(FILE_BYTES_MAX).read_to_end(&mut bytes);
     }
     bytes
@@ -97,6 +105,20 @@ mod tests {
 
     fn numbers(user: &str) -> Option<(u32, u32, Vec<u32>)> {
         find_in(user.as_bytes(), PASSWD, GROUP).map(|a| (a.uid, a.gid, a.groups))
+    }
+
+    #[test]
+    fn only_regular_files_are_read_and_nothing_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fifo = dir.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.expect("mkfifo runs").success());
+        for other in [fifo.as_path(), dir.path(), Path::new("/dev/zero"), Path::new("/no/such")] {
+            assert_eq!(read(other), b"", "{}", other.display());
+        }
+        let file = dir.path().join("passwd");
+        std::fs::write(&file, PASSWD).expect("a file");
+        assert_eq!(read(&file), PASSWD);
     }
 
     #[test]

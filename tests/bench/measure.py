@@ -23,7 +23,7 @@ INPUTS = {
     "small-gzip": (1024, 30_000),
     "small-zstd": (1024, 30_000),
     "layers": (4096, 200_000),
-    "tiny": (2048, 250_000),
+    "tiny": (4096, 250_000),
 }
 PEERS = ["mkext4", "arcbox", "mke2fs-tar", "mount", "umoci", "debugfs"]
 WAYS = ["floor", "floor-unsynced", "imgtool", "tar-tf", *PEERS]

@@ -131,7 +131,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
     fn mark(&mut self, path: &Path, entry: &Entry, marker: &Marker<'_>) -> Result<()> {
         let level = self.level;
         let Some((parents, name)) = path.split() else { return Ok(()) };
-        let parent = match self.merge.place(level, parents, name) {
+        let parent = match self.merge.place(level, parents, name, true) {
             Place::At { parent, .. } => parent,
             Place::Hidden => return Ok(()),
             Place::Through => return Err(through(entry)),
@@ -152,7 +152,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         let level = self.level;
         let slot = match path.split() {
             None => ROOT,
-            Some((parents, name)) => match self.merge.place(level, parents, name) {
+            Some((parents, name)) => match self.merge.place(level, parents, name, false) {
                 Place::Hidden => return Ok(()),
                 Place::Through => return Err(through(entry)),
                 Place::At { parent, there } => {
@@ -186,9 +186,10 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
     ) -> Result<()> {
         let Some(parent) = self.room(&path, entry)? else {
             match self.links.arrive(&path) {
-                Some((inode, _)) => {
+                Some(inode) => {
                     let node = self.node(reader, entry)?;
                     self.merge.set_inode(inode, Inode::Known(node));
+                    self.links.pass_known(path, inode);
                 }
                 None => self.links.pass_content(path),
             }
@@ -214,9 +215,12 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             }
             None => match self.links.arrive(&path) {
                 // A higher layer links to this link: so it waits for what this one is.
-                Some((waiting, _)) => {
+                Some(waiting) => {
                     let inode = self.linked(target, entry)?;
-                    self.merge.set_inode(waiting, Inode::Same(inode));
+                    if self.merge.same(waiting) != self.merge.same(inode) {
+                        self.merge.set_inode(waiting, Inode::Same(inode));
+                    }
+                    self.links.pass_known(path, inode);
                 }
                 None => self.links.pass_link(path, target),
             },
@@ -258,7 +262,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
     /// Where an entry that is no directory goes; `None` where a higher layer hides it.
     fn room(&mut self, path: &Path, entry: &Entry) -> Result<Option<SlotId>> {
         let Some((parents, name)) = path.split() else { return Ok(None) };
-        let (parent, there) = match self.merge.place(self.level, parents, name) {
+        let (parent, there) = match self.merge.place(self.level, parents, name, false) {
             Place::Hidden => return Ok(None),
             Place::Through => return Err(through(entry)),
             Place::At { parent, there } => (parent, there),
@@ -266,16 +270,24 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         let Some(there) = there else { return Ok(Some(parent)) };
         let slot = self.merge.slot(there);
         let Body::Directory(directory) = &slot.body else {
-            return Ok((slot.level == self.level).then_some(parent));
+            let is_again = slot.level == self.level;
+            return Ok((is_again && !self.ungraft(path, entry, parent)).then_some(parent));
         };
-        match directory.meta {
-            Some((named, _)) if named > self.level => return Ok(None),
+        let is_higher = match directory.meta {
+            Some((named, _)) => named > self.level,
             None if slot.level > self.level && matches!(entry.kind, TarKind::Symlink(_)) => {
                 self.grafts.push((path.clone(), there));
                 return Ok(Some(parent));
             }
-            None if slot.level > self.level && self.merge.shows(there) => return Ok(None),
-            _ => {}
+            None => slot.level > self.level && self.merge.shows(there),
+        };
+        if is_higher {
+            // A higher layer made it a directory; of those below, this one hides all the same.
+            let level = self.level;
+            if let Some(parent) = self.merge.directory(parent) {
+                parent.hidden.entry(name.into()).or_insert(level);
+            }
+            return Ok(None);
         }
         if directory.children.values().any(|&child| self.merge.shows(child)) {
             return Err(refuse(entry, "it replaces a directory that has entries in this layer"));
@@ -283,11 +295,26 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         Ok(Some(parent))
     }
 
+    /// The last entry of a path wins: where a symlink of this layer took the place of a higher
+    /// layer's directory and something else comes now, the directory takes it back.
+    fn ungraft(&mut self, path: &Path, entry: &Entry, parent: SlotId) -> bool {
+        let is_symlink = matches!(entry.kind, TarKind::Symlink(_));
+        let graft = self.grafts.iter().position(|(link, _)| link == path && !is_symlink);
+        let (Some(graft), Some((_, name))) = (graft, path.split()) else { return false };
+        let (_, moved) = self.grafts.remove(graft);
+        let level = self.level;
+        if let Some(parent) = self.merge.directory(parent) {
+            parent.children.insert(name.into(), moved);
+            parent.hidden.entry(name.into()).or_insert(level);
+        }
+        true
+    }
+
     /// Gives `inode` its name, and to those links that wait for this name the inode.
     fn put(&mut self, path: &Path, parent: SlotId, inode: InodeId) {
         let Some((_, name)) = path.split() else { return };
         self.merge.insert(parent, name, self.level, Body::Inode(inode));
-        if let Some((waiting, _)) = self.links.arrive(path)
+        if let Some(waiting) = self.links.arrive(path)
             && self.merge.same(waiting) != self.merge.same(inode)
         {
             self.merge.set_inode(waiting, Inode::Same(inode));

@@ -79,6 +79,7 @@ fn join(merge: &mut Merge, destination: SlotId, source: SlotId) {
     if source.meta.as_ref().map(|m| m.0) > directory.meta.as_ref().map(|m| m.0) {
         directory.meta = source.meta;
     }
+    directory.implied |= source.implied;
     directory.opaque = directory.opaque.max(source.opaque);
     for (name, level) in source.hidden {
         let hidden = directory.hidden.entry(name).or_default();

@@ -10,6 +10,8 @@ use super::path::Path;
 pub(super) struct Links {
     /// Targets that have not come yet, with the inode that waits and the link's name.
     awaited: HashMap<Path, (InodeId, String)>,
+    /// Targets that came in the current layer, with the inode that waited.
+    arrived: HashMap<Path, InodeId>,
     /// Entries of the current layer that higher layers hide.
     passed: HashMap<Path, Passed>,
     /// Entries of the current layer that passed before a link to them came.
@@ -22,6 +24,8 @@ enum Passed {
     Content,
     /// It was a hard link to this.
     Link(Path),
+    /// A higher layer's link waited for it, so it is in the image.
+    Known(InodeId),
 }
 
 /// Where the target of a link is to be looked for.
@@ -36,10 +40,15 @@ impl Links {
     /// A new layer begins; what the last one hid does not matter any more.
     pub(super) fn begin_layer(&mut self) {
         self.passed.clear();
+        self.arrived.clear();
     }
 
     pub(super) fn pass_content(&mut self, path: Path) {
         self.passed.insert(path, Passed::Content);
+    }
+
+    pub(super) fn pass_known(&mut self, path: Path, inode: InodeId) {
+        self.passed.insert(path, Passed::Known(inode));
     }
 
     pub(super) fn pass_link(&mut self, path: Path, target: Path) {
@@ -54,6 +63,7 @@ impl Links {
             match self.passed.get(&at) {
                 None => break,
                 Some(Passed::Link(next)) => at = next.clone(),
+                Some(&Passed::Known(inode)) => return Target::Wanted(at, Some(inode)),
                 Some(Passed::Content) => {
                     let inode = self.wanted.get(&at).copied();
                     return Target::Wanted(at, inode);
@@ -80,9 +90,12 @@ impl Links {
         self.awaited.insert(target, (inode, link.to_string()));
     }
 
-    /// The target has come.
-    pub(super) fn arrive(&mut self, path: &Path) -> Option<(InodeId, String)> {
-        self.awaited.remove(path)
+    /// The target has come, perhaps once more in the same layer: the last one is what counts.
+    pub(super) fn arrive(&mut self, path: &Path) -> Option<InodeId> {
+        if let Some((inode, _)) = self.awaited.remove(path) {
+            self.arrived.insert(path.clone(), inode);
+        }
+        self.arrived.get(path).copied()
     }
 
     /// A link whose target never came: the first by name.

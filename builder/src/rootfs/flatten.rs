@@ -27,7 +27,9 @@ pub struct Flatten<'w, W> {
     writer: &'w mut ext4::Writer<W>,
     merge: Merge,
     links: Links,
-    grafts: Vec<Graft>,
+    grafts: Vec<Option<Graft>>,
+    /// Where in `grafts` the current layer's are.
+    grafted: HashMap<Path, usize>,
     /// Names whited out by the current layer while links of higher ones wait for them.
     deleted: Vec<Path>,
     level: Level,
@@ -55,6 +57,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             merge: Merge::new(),
             links: Links::default(),
             grafts: Vec::new(),
+            grafted: HashMap::new(),
             deleted: Vec::new(),
             level: Level::MAX - 1,
             origin: String::new(),
@@ -81,6 +84,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
     fn lay<R: BufRead>(&mut self, mut open: impl FnMut() -> Result<R>) -> Result<()> {
         self.level -= 1;
         self.links.begin_layer();
+        self.grafted.clear();
         let mut reader = Reader::new(open()?);
         while let Some(entry) = reader.next_entry()? {
             self.entries += 1;
@@ -94,7 +98,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             }
         }
         for path in std::mem::take(&mut self.deleted) {
-            if let Some((_, link)) = self.links.arrive(&path) {
+            if let Some(link) = self.links.expire(&path) {
                 return Err(Error::input(format!("{link}: its target is not in the image")));
             }
         }
@@ -136,7 +140,8 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             return Err(Error::input(format!("{link}: its target is not in the image")));
         }
         // The highest layers' first: each graft keeps the higher of two entries.
-        for Graft { symlink, origin, moved } in std::mem::take(&mut self.grafts) {
+        let grafts = std::mem::take(&mut self.grafts);
+        for Graft { symlink, origin, moved } in grafts.into_iter().flatten() {
             graft(&mut self.merge, &symlink, moved).map_err(|e| e.within(origin))?;
         }
         let unnamed = self.unnamed();
@@ -179,7 +184,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
     fn mark(&mut self, path: &Path, entry: &Entry, marker: &Marker<'_>) -> Result<()> {
         let level = self.level;
         let Some((parents, name)) = path.split() else { return Ok(()) };
-        let parent = match self.merge.place(level, parents, name) {
+        let parent = match self.merge.place(level, parents, name, true) {
             Place::At { parent, .. } => parent,
             Place::Hidden => return Ok(()),
             Place::Through => return Err(through(entry)),
@@ -204,7 +209,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         let level = self.level;
         let slot = match path.split() {
             None => ROOT,
-            Some((parents, name)) => match self.merge.place(level, parents, name) {
+            Some((parents, name)) => match self.merge.place(level, parents, name, false) {
                 Place::Hidden => return Ok(()),
                 Place::Through => return Err(through(entry)),
                 Place::At { parent, there } => {
@@ -273,9 +278,9 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             }
             None => match self.links.arrive(&path) {
                 // A higher layer links to this link: so it waits for what this one is.
-                Some((waiting, _)) => {
+                Some((waiting, first)) => {
                     let inode = self.linked(target, entry)?;
-                    self.join(waiting, inode, entry)?;
+                    self.join(waiting, inode, first, entry)?;
                     self.links.pass_inode(path, inode);
                 }
                 None => self.links.pass_link(path, target),
@@ -318,7 +323,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
     /// Where an entry that is no directory goes; `None` where a higher layer hides it.
     fn room(&mut self, path: &Path, entry: &Entry) -> Result<Option<SlotId>> {
         let Some((parents, name)) = path.split() else { return Ok(None) };
-        let (parent, there) = match self.merge.place(self.level, parents, name) {
+        let (parent, there) = match self.merge.place(self.level, parents, name, false) {
             Place::Hidden => return Ok(None),
             Place::Through => return Err(through(entry)),
             Place::At { parent, there } => (parent, there),
@@ -326,7 +331,8 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         let Some(there) = there else { return Ok(Some(parent)) };
         let slot = self.merge.slot(there);
         let Body::Directory(directory) = &slot.body else {
-            return Ok((slot.level == self.level).then_some(parent));
+            let is_again = slot.level == self.level;
+            return Ok((is_again && !self.ungraft(path, entry, parent)).then_some(parent));
         };
         let hidden = match directory.meta {
             Some((named, _)) => named > self.level,
@@ -344,7 +350,8 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         if directory.meta.is_none() && slot.level > self.level {
             if matches!(entry.kind, TarKind::Symlink(_)) {
                 let (symlink, origin) = (path.clone(), self.origin.clone());
-                self.grafts.push(Graft { symlink, origin, moved: there });
+                self.grafted.insert(path.clone(), self.grafts.len());
+                self.grafts.push(Some(Graft { symlink, origin, moved: there }));
             }
             return Ok(Some(parent));
         }
@@ -354,18 +361,31 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         Ok(Some(parent))
     }
 
+    /// The last entry of a path wins: where a symlink of this layer took the place of a higher
+    /// layer's directory and something else comes now, the directory takes it back.
+    fn ungraft(&mut self, path: &Path, entry: &Entry, parent: SlotId) -> bool {
+        if matches!(entry.kind, TarKind::Symlink(_)) {
+            return false;
+        }
+        let graft = self.grafted.remove(path).and_then(|at| self.grafts[at].take());
+        let (Some(graft), Some((_, name))) = (graft, path.split()) else { return false };
+        self.merge.adopt(parent, name.into(), graft.moved);
+        self.merge.hide(parent, name, self.level);
+        true
+    }
+
     /// Gives `inode` its name, and to those links that wait for this name the inode.
     fn put(&mut self, path: &Path, parent: SlotId, inode: InodeId, entry: &Entry) -> Result<()> {
         let Some((_, name)) = path.split() else { return Ok(()) };
         self.merge.insert(parent, name, self.level, Body::Inode(inode));
         match self.links.arrive(path) {
-            Some((waiting, _)) => self.join(waiting, inode, entry),
+            Some((waiting, first)) => self.join(waiting, inode, first, entry),
             None => Ok(()),
         }
     }
 
-    fn join(&mut self, waiting: InodeId, inode: InodeId, entry: &Entry) -> Result<()> {
-        if self.merge.join(waiting, inode) {
+    fn join(&mut self, waiting: InodeId, inode: InodeId, first: bool, entry: &Entry) -> Result<()> {
+        if self.merge.join(waiting, inode) || !first {
             Ok(())
         } else {
             Err(refuse(entry, "hard links lead in a circle"))

@@ -110,6 +110,8 @@ fn join_one(merge: &mut Merge, destination: SlotId, mut source: Directory) -> Di
     if source.meta.as_ref().map(|m| m.0) > directory.meta.as_ref().map(|m| m.0) {
         directory.meta = source.meta.take();
     }
+    directory.implied |= source.implied;
+    directory.implied |= source.implied;
     directory.opaque = directory.opaque.max(source.opaque);
     for (name, level) in std::mem::take(&mut source.hidden) {
         let hidden = directory.hidden.entry(name).or_default();

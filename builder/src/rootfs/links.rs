@@ -10,6 +10,8 @@ use super::path::Path;
 pub(super) struct Links {
     /// Targets that have not come yet, with the inode that waits and the link's name.
     awaited: HashMap<Path, (InodeId, String)>,
+    /// Targets that came in the current layer, with the inode that waited.
+    arrived: HashMap<Path, InodeId>,
     /// Entries of the current layer that higher layers hide.
     passed: HashMap<Path, Passed>,
     /// Entries of the current layer that passed before a link to them came.
@@ -38,6 +40,7 @@ impl Links {
     /// A new layer begins; what the last one hid does not matter any more.
     pub(super) fn begin_layer(&mut self) {
         self.passed.clear();
+        self.arrived.clear();
     }
 
     pub(super) fn pass_content(&mut self, path: Path) {
@@ -100,9 +103,19 @@ impl Links {
         self.awaited.insert(target, (inode, link.to_string()));
     }
 
-    /// The target has come.
-    pub(super) fn arrive(&mut self, path: &Path) -> Option<(InodeId, String)> {
-        self.awaited.remove(path)
+    /// The target has come; true where for the first time. In one layer it may come once more: the
+    /// last one is what counts.
+    pub(super) fn arrive(&mut self, path: &Path) -> Option<(InodeId, bool)> {
+        if let Some((inode, _)) = self.awaited.remove(path) {
+            self.arrived.insert(path.clone(), inode);
+            return Some((inode, true));
+        }
+        self.arrived.get(path).map(|&inode| (inode, false))
+    }
+
+    /// The target can not come any more: the link that waits for it, where one does.
+    pub(super) fn expire(&mut self, path: &Path) -> Option<String> {
+        self.awaited.remove(path).map(|(_, link)| link)
     }
 
     /// A link whose target never came: the first by name.

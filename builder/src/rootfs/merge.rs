@@ -34,6 +34,8 @@ pub(super) enum Body {
 pub(super) struct Directory {
     /// Its metadata and the layer it is from; `None` while only its children are known.
     pub(super) meta: Option<(Level, Meta)>,
+    /// An entry below it made it a directory, whatever became of that entry.
+    pub(super) implied: bool,
     pub(super) children: BTreeMap<Box<[u8]>, SlotId>,
     /// Nothing of layers below this one shows here.
     pub(super) opaque: Level,
@@ -131,8 +133,14 @@ impl Merge {
     }
 
     /// Finds where `level` may put an entry at `path` (not the root), making the directories on the
-    /// way that nothing hides.
-    pub(super) fn place(&mut self, level: Level, parents: &[Box<[u8]>], name: &[u8]) -> Place {
+    /// way that nothing hides. A marker's parents need not be in the image for its sake.
+    pub(super) fn place(
+        &mut self,
+        level: Level,
+        parents: &[Box<[u8]>],
+        name: &[u8],
+        is_marker: bool,
+    ) -> Place {
         let mut at = ROOT;
         for parent in parents {
             let Some(directory) = self.directory(at) else { return Place::Hidden };
@@ -143,12 +151,16 @@ impl Merge {
                 Some(&child) => child,
                 None => self.insert(at, parent, level, Body::Directory(Directory::default())),
             };
-            let slot = &self.slots[next];
-            match slot.body {
-                Body::Directory(_) => at = next,
+            let slot = &mut self.slots[next];
+            match &mut slot.body {
+                Body::Directory(directory) => directory.implied |= !is_marker,
                 Body::Inode(_) if slot.level == level => return Place::Through,
                 Body::Inode(_) => return Place::Hidden,
             }
+            if !is_marker {
+                self.show(next);
+            }
+            at = next;
         }
         match self.directory(at) {
             Some(directory) if !directory.hides(level, name) => {
@@ -235,7 +247,7 @@ impl Merge {
         while let Some(&id) = order.get(next) {
             next += 1;
             if let Body::Directory(directory) = &mut self.slots[id].body {
-                directory.shows = directory.meta.is_some();
+                directory.shows = directory.meta.is_some() || directory.implied;
                 order.extend(directory.children.values());
             }
         }

@@ -6,6 +6,8 @@ mod pipe;
 mod stdin;
 mod tarball;
 
+use std::path::Path;
+
 use bundle::{Arch, Digest};
 use imgrun::Progress;
 
@@ -73,12 +75,21 @@ pub fn resolve(
     }
 }
 
-/// A tar header's checksum as it states it and as it is; `None` where the field is not octal.
-pub(crate) fn tar_checksum(block: &[u8; 512]) -> Option<(u32, u32)> {
-    let field = &block[148..156];
-    let text = std::str::from_utf8(field).ok()?.trim_matches([' ', '\0']);
-    let stated = u32::from_str_radix(text, 8).ok()?;
-    let rest = block[..148].iter().chain(&block[156..]);
-    let found = rest.map(|&b| u32::from(b)).sum::<u32>() + 8 * u32::from(b' ');
-    Some((stated, found))
+impl Resolved {
+    /// A source that is one tar: the stored bytes of `file`, called `origin` in errors.
+    fn single(
+        origin: String,
+        name: String,
+        file: &Path,
+        bytes: u64,
+        digest: Digest,
+    ) -> Result<Self> {
+        if bytes == 0 {
+            return Err(Error::input(format!("{origin}: it is empty")));
+        }
+        let file = file.to_path_buf();
+        let layer = Layer { origin, file, offset: 0, bytes, digest, content: None };
+        layer.compression()?;
+        Ok(Resolved { layers: vec![layer], name, digest, config: None })
+    }
 }

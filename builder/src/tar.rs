@@ -33,3 +33,8 @@ pub use reader::{Entry, Kind, Reader};
 /// Long names and pax headers of one entry are at most this long.
 const METADATA_BYTES_MAX: u64 = 1 << 20;
 const BLOCK_BYTES: usize = 512;
+
+/// Whether a block is a header: its checksum is right.
+pub(crate) fn is_header(block: &[u8; BLOCK_BYTES]) -> bool {
+    header::sum_is_right(block).unwrap_or(false)
+}

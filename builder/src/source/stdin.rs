@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use imgrun::{Progress, Unit, interrupt};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{LAYER_BYTES_MAX, Layer, Resolved};
+use super::{LAYER_BYTES_MAX, Resolved};
 use crate::cache::{Cache, Draft};
 use crate::{Error, Result};
 
@@ -57,20 +57,8 @@ pub fn resolve(
         stage.add(n as u64);
     }
     let (bytes, digest) = (draft.bytes(), draft.digest());
-    if bytes == 0 {
-        return Err(Error::input(format!("{NAME}: it is empty")));
-    }
-    let layer = Layer {
-        origin: NAME.to_string(),
-        file: draft.path().to_path_buf(),
-        offset: 0,
-        bytes,
-        digest,
-        content: None,
-    };
-    layer.compression()?;
+    let source = Resolved::single(NAME.into(), NAME.into(), draft.path(), bytes, digest)?;
     stage.finish(digest.to_string());
-    let source = Resolved { layers: vec![layer], name: NAME.to_string(), digest, config: None };
     Ok(Spooled { source, draft })
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use bundle::Hasher;
 use imgrun::{Progress, Unit, interrupt};
 
-use super::{Layer, Resolved};
+use super::Resolved;
 use crate::{Error, Result};
 
 /// The file is hashed in pieces of this many bytes.
@@ -41,22 +41,11 @@ pub fn resolve(file: &Path, progress: &Progress) -> Result<Resolved> {
         bytes += n as u64;
         stage.add(n as u64);
     }
-    if bytes == 0 {
-        return Err(Error::input(format!("{}: it is empty", file.display())));
-    }
     let digest = hasher.finish();
-    let layer = Layer {
-        origin: file.display().to_string(),
-        file: file.to_path_buf(),
-        offset: 0,
-        bytes,
-        digest,
-        content: None,
-    };
-    layer.compression()?;
-    stage.finish(digest.to_string());
     let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
-    Ok(Resolved { layers: vec![layer], name, digest, config: None })
+    let found = Resolved::single(file.display().to_string(), name, file, bytes, digest)?;
+    stage.finish(digest.to_string());
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -25,15 +25,9 @@ enum Form {
 }
 
 impl Header {
-    /// Checks the sum. Writers have summed signed and unsigned bytes; both are taken.
+    /// Reads a block whose checksum is right.
     pub(super) fn parse(block: [u8; BLOCK_BYTES]) -> Result<Self, Wrong> {
-        let told = octal(&block[148..156])?;
-        let outside = |i: usize| !(148..156).contains(&i);
-        let sum = |value: fn(u8) -> i64| -> i64 {
-            let bytes = block.iter().enumerate();
-            bytes.map(|(i, &b)| if outside(i) { value(b) } else { 32 }).sum()
-        };
-        if sum(i64::from) != told as i64 && sum(|b| i64::from(b as i8)) != told as i64 {
+        if !sum_is_right(&block)? {
             return Err("the header's checksum is wrong");
         }
         let form = match (&block[257..263], &block[263..265]) {
@@ -116,6 +110,18 @@ fn extended(pieces: &[u8], flag: u8, map: &mut Vec<Piece>) -> Result<bool, Wrong
         (true, 1) => Ok(true),
         _ => Err("its sparse map goes on after its end"),
     }
+}
+
+/// Whether a block's checksum is right. Writers have summed signed and unsigned bytes; both are
+/// taken. The sum's own field counts as blanks.
+pub(super) fn sum_is_right(block: &[u8; BLOCK_BYTES]) -> Result<bool, Wrong> {
+    let told = octal(&block[148..156])? as i64;
+    let outside = |i: usize| !(148..156).contains(&i);
+    let sum = |value: fn(u8) -> i64| -> i64 {
+        let bytes = block.iter().enumerate();
+        bytes.map(|(i, &b)| if outside(i) { value(b) } else { 32 }).sum()
+    };
+    Ok(told == sum(i64::from) || told == sum(|b| i64::from(b as i8)))
 }
 
 /// The bytes before the first NUL.

@@ -7,9 +7,11 @@
 //! <cache>/kernel/<key>/                a finished kernel: its bundle, and the bundle's digest
 //! <cache>/kernel/<name>-<arch>.lock    held while one is built
 //! <cache>/kernel/<name>-<arch>.work/   sources and objects, removed at the end
+//! <cache>/kernel/.gone-*/              what is being removed
 //! <cache>/kernel/<name>-<arch>.log     what make said last time it failed
 //! <cache>/kernel/<name>-<arch>.count   how many files it compiled, for the progress bar
 //! <cache>/sources/<sha256>.tar.xz      sources that were downloaded
+//! <cache>/sources/<sha256>.tar.sign    the signature that they were found to have
 //! ```
 //!
 //! The key is a digest of everything that the bytes depend on, so a kernel that was built is
@@ -17,12 +19,15 @@
 
 mod build;
 mod config;
+mod download;
 mod entry;
 mod fragment;
+mod signature;
 mod source;
 #[cfg(test)]
 mod tests;
 mod toolchain;
+mod tree;
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
@@ -30,18 +35,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bundle::{Arch, Digest, Hasher, Name, Version};
-use imgrun::{Progress, interrupt};
+use imgrun::{Progress, Tool, interrupt};
 
 use crate::cache::Cache;
 use crate::{Error, Result};
-use build::Build;
+use build::{Build, Patch};
 use config::{CONFIG_BYTES_MAX, Config};
 use entry::Entry;
 use fragment::Request;
 use toolchain::Toolchain;
 
 /// Changes with anything in this module that changes a kernel's bytes.
-const PROCEDURE: u32 = 1;
+const PROCEDURE: u32 = 2;
+/// A directory that is being removed, as [`cache::Inventory`](crate::cache::Inventory) knows them.
+const GONE_PREFIX: &str = ".gone-";
 /// Between two looks whether another process is done.
 const LOCK_WAIT: Duration = Duration::from_millis(100);
 
@@ -96,7 +103,7 @@ pub fn build(
     progress: &Progress,
 ) -> Result<BuiltKernel> {
     let inputs = Inputs::read(config, arch)?;
-    let toolchain = Toolchain::find(arch)?;
+    let toolchain = Toolchain::find(arch, !inputs.patches.is_empty())?;
     let key = inputs.key(&toolchain);
     let kernels = cache.dir().join("kernel");
     let sources = cache.dir().join("sources");
@@ -124,6 +131,7 @@ pub fn build(
         title: &inputs.config.source.title(),
         version: inputs.config.version.as_str(),
         request: &inputs.request,
+        patches: &inputs.patches,
         toolchain: &toolchain,
         dir: &work.0,
         log: &log,
@@ -165,6 +173,7 @@ struct Inputs {
     /// Name and digest of each fragment.
     fragments: Vec<(Name, Digest)>,
     request: Request,
+    patches: Vec<Patch>,
 }
 
 impl Inputs {
@@ -179,7 +188,12 @@ impl Inputs {
             request.add(&path.display().to_string(), &text)?;
             fragments.push((name.clone(), Digest::of(&text)));
         }
-        Ok(Inputs { config, config_digest: Digest::of(&text), arch, fragments, request })
+        let patches = config.patches.iter().map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(Patch { name, text: read_text(path)? })
+        });
+        let patches = patches.collect::<Result<_>>()?;
+        Ok(Inputs { config, config_digest: Digest::of(&text), arch, fragments, request, patches })
     }
 
     fn key(&self, toolchain: &Toolchain) -> Digest {
@@ -194,6 +208,11 @@ impl Inputs {
         for (name, digest) in &self.fragments {
             key.field(name.as_str());
             key.field(digest.as_bytes());
+        }
+        for Patch { name, text } in &self.patches {
+            key.field("patch");
+            key.field(name);
+            key.field(Digest::of(text).as_bytes());
         }
         key.field(&toolchain.prefix);
         key.field(&toolchain.compiler);
@@ -236,17 +255,19 @@ fn lock(path: &Path, title: &str, progress: &Progress) -> Result<File> {
 
 /// A directory that is empty at first and gone afterwards. One that a killed process left under
 /// the same name goes first: whoever holds the lock is its only user.
+///
+/// It loses its name at once, but on a busy disk tens of thousands of files take a minute to go: a
+/// program that outlives us removes them, and nobody waits for it. Should it be killed, too, the
+/// next build or `imgtool cache prune` takes what it left.
 struct Work(PathBuf);
 
 impl Work {
     fn new(path: PathBuf) -> Result<Work> {
         let path = std::path::absolute(&path).map_err(|e| Error::io(path.display(), e))?;
-        match fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(path.display(), e));
-            }
-            _ => {}
+        for old in gone(path.parent().unwrap_or(Path::new("."))) {
+            remove(&old);
         }
+        discard(&path).map_err(|e| Error::io(path.display(), e))?;
         fs::create_dir(&path).map_err(|e| Error::io(path.display(), e))?;
         Ok(Work(path))
     }
@@ -254,6 +275,37 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = discard(&self.0);
     }
+}
+
+/// Takes the name from the directory `path`, if it is there, and has it removed.
+fn discard(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let grave = tempfile::Builder::new().prefix(GONE_PREFIX).tempdir_in(parent)?.keep();
+    // A directory may take the name of an empty one.
+    match fs::rename(path, &grave) {
+        Ok(()) => remove(&grave),
+        Err(e) => {
+            fs::remove_dir(&grave)?;
+            if e.kind() != std::io::ErrorKind::NotFound {
+                return Err(e);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn remove(grave: &Path) {
+    let removing = Tool::new("rm").args(["-r", "-f", "--"]).arg(grave).detach();
+    if removing.is_err() {
+        let _ = fs::remove_dir_all(grave);
+    }
+}
+
+/// The directories in `dir` that are to be removed.
+fn gone(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let named = entries.filter(|e| e.file_name().to_string_lossy().starts_with(GONE_PREFIX));
+    named.map(|e| e.path()).collect()
 }

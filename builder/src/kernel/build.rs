@@ -1,5 +1,5 @@
 //! Compiles a kernel: sources out of their archive, a configuration that came out as asked for,
-//! `vmlinux`, all in one directory that is removed at the end.
+//! the files to boot, all in one directory that is removed at the end.
 //!
 //! The result depends on the sources, the configuration and the tools, and on nothing else: time,
 //! user and host are fixed, paths are mapped away, and none of our environment is passed on but
@@ -15,17 +15,24 @@ use bundle::Arch;
 use imgrun::{Class, Progress, Tool, Unit, tool};
 
 use super::fragment::Request;
-use super::toolchain::Toolchain;
+use super::toolchain::{self, Toolchain};
+use super::tree::{Part, Tree};
 use crate::{Error, Result};
 
-/// Unpacking 1.3 GB.
-const UNPACK_TIME_MAX: Duration = Duration::from_secs(1800);
 /// Compiling about 1,400 files.
 const COMPILE_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// Everything else.
 const STEP_TIME_MAX: Duration = Duration::from_secs(600);
 /// Of our environment these are passed on.
 const ENVIRONMENT: &[&str] = &["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "CCACHE_DIR"];
+
+/// A change of the sources.
+#[derive(Clone, Debug)]
+pub(super) struct Patch {
+    /// Its file's name.
+    pub(super) name: String,
+    pub(super) text: String,
+}
 
 /// What is to be compiled, and where.
 #[derive(Debug)]
@@ -36,6 +43,7 @@ pub(super) struct Build<'a> {
     /// As `make kernelversion` must say it.
     pub(super) version: &'a str,
     pub(super) request: &'a Request,
+    pub(super) patches: &'a [Patch],
     pub(super) toolchain: &'a Toolchain,
     /// Empty, and nobody else's.
     pub(super) dir: &'a Path,
@@ -48,8 +56,8 @@ pub(super) struct Build<'a> {
 /// What a build leaves.
 #[derive(Debug)]
 pub(super) struct Built {
-    /// The stripped kernel, in the build's directory.
-    pub(super) vmlinux: PathBuf,
+    /// What boots: names in the bundle, in its order, and files in the build's directory.
+    pub(super) boot: Vec<(&'static str, PathBuf)>,
     /// Its `.config`.
     pub(super) config: String,
     /// How many files were compiled.
@@ -64,6 +72,14 @@ fn kernel_arch(arch: Arch) -> &'static str {
     }
 }
 
+/// What `make` is to make, and where it puts it below its output directory.
+fn image(arch: Arch) -> (&'static str, &'static str) {
+    match arch {
+        Arch::X86_64 => ("bzImage", "arch/x86/boot/bzImage"),
+        Arch::Aarch64 => ("Image", "arch/arm64/boot/Image"),
+    }
+}
+
 impl Build<'_> {
     /// Does it all. `source` is a `.tar.xz` that was verified.
     ///
@@ -71,39 +87,52 @@ impl Build<'_> {
     /// [`Class::Input`](crate::Class::Input) where an option did not come out or the sources are
     /// of another version, [`Class::Host`](crate::Class::Host) where a program fails.
     pub(super) fn run(&self, source: &Path, progress: &Progress) -> Result<Built> {
-        self.unpack(source, progress)?;
-        self.check_version()?;
-        let config = self.configure(progress)?;
-        let objects = self.compile(progress)?;
-        let vmlinux = self.dir.join("vmlinux");
-        Tool::new(format!("{}strip", self.toolchain.prefix))
-            .arg("-o")
-            .args([&vmlinux, &self.dir.join("build/vmlinux")])
-            .timeout(STEP_TIME_MAX)
-            .run()?;
-        Ok(Built { vmlinux, config, objects })
+        let tree = self.unpack(source, progress)?;
+        self.check_version(&tree)?;
+        let config = self.configure(&tree, progress)?;
+        tree.complete(source, &config, self.title, progress)?;
+        let objects = self.compile(&tree, progress)?;
+        let boot = self.boot_files()?;
+        Ok(Built { boot, config, objects })
     }
 
-    fn unpack(&self, source: &Path, progress: &Progress) -> Result<()> {
-        for dir in ["source", "build"] {
-            let dir = self.dir.join(dir);
-            fs::create_dir(&dir).map_err(|e| Error::io(dir.display(), e))?;
+    fn unpack(&self, source: &Path, progress: &Progress) -> Result<Tree> {
+        let build = self.dir.join("build");
+        fs::create_dir(&build).map_err(|e| Error::io(build.display(), e))?;
+        let part = match self.patches {
+            [] => Part::Core(self.arch),
+            _ => Part::All,
+        };
+        let tree = Tree::unpack(source, part, &self.dir.join("source"), self.title, progress)?;
+        for Patch { name, text } in self.patches {
+            let file = self.dir.join("patch");
+            fs::write(&file, text).map_err(|e| Error::io(file.display(), e))?;
+            tree.patch(name, &file)?;
         }
-        let stage = progress.stage(format!("unpack {}", self.title), Unit::Items, None);
-        Tool::new("tar")
-            // Several threads where the archive was made in several blocks.
-            .arg("--use-compress-program=xz -T0")
-            .args(["--extract", "--strip-components=1", "--no-same-owner", "--file"])
-            .arg(source)
-            .dir(self.dir.join("source"))
-            .timeout(UNPACK_TIME_MAX)
-            .run()?;
-        stage.finish("done");
-        Ok(())
+        Ok(tree)
     }
 
-    fn check_version(&self) -> Result<()> {
-        let output = self.make("kernelversion")?.arg("--silent").timeout(STEP_TIME_MAX).run()?;
+    /// What make made, as the bundle is to hold it: on x86_64 also an uncompressed and stripped
+    /// `vmlinux`, which a PVH boot starts without unpacking anything.
+    fn boot_files(&self) -> Result<Vec<(&'static str, PathBuf)>> {
+        let build = self.dir.join("build");
+        let (name, path) = image(self.arch);
+        let mut files = vec![(name, build.join(path))];
+        if self.arch == Arch::X86_64 {
+            let stripped = self.dir.join("vmlinux");
+            Tool::new(format!("{}strip", self.toolchain.prefix))
+                .arg("-o")
+                .args([&stripped, &build.join("vmlinux")])
+                .timeout(STEP_TIME_MAX)
+                .run()?;
+            files.insert(0, ("vmlinux", stripped));
+        }
+        Ok(files)
+    }
+
+    fn check_version(&self, tree: &Tree) -> Result<()> {
+        let output =
+            self.make(tree, "kernelversion")?.arg("--silent").timeout(STEP_TIME_MAX).run()?;
         let found = String::from_utf8_lossy(&output.stdout).trim().to_string();
         if found == self.version {
             return Ok(());
@@ -116,22 +145,23 @@ impl Build<'_> {
 
     /// Everything that a person is asked about is off unless a fragment says otherwise; what
     /// remains is what the architecture itself or a chosen option selects.
-    fn configure(&self, progress: &Progress) -> Result<String> {
+    fn configure(&self, tree: &Tree, progress: &Progress) -> Result<String> {
         let stage = progress.stage("configure", Unit::Items, None);
         let requested = self.dir.join("requested.config");
         fs::write(&requested, self.request.merged())
             .map_err(|e| Error::io(requested.display(), e))?;
         let mut all_config = std::ffi::OsString::from("KCONFIG_ALLCONFIG=");
         all_config.push(&requested);
-        self.make("allnoconfig")?.arg(all_config).timeout(STEP_TIME_MAX).run()?;
+        self.make(tree, "allnoconfig")?.arg(all_config).timeout(STEP_TIME_MAX).run()?;
         let path = self.dir.join("build/.config");
         let config = fs::read_to_string(&path).map_err(|e| Error::io(path.display(), e))?;
         self.request.check(&config)?;
+        toolchain::check_compressor(&config)?;
         stage.finish(format!("{} options as asked for", self.request.len()));
         Ok(config)
     }
 
-    fn compile(&self, progress: &Progress) -> Result<u64> {
+    fn compile(&self, tree: &Tree, progress: &Progress) -> Result<u64> {
         let log = File::create(self.log).map_err(|e| Error::io(self.log.display(), e))?;
         let (log, objects) = (Mutex::new(log), Mutex::new(0));
         let stage = progress.stage("compile", Unit::Items, self.objects);
@@ -141,7 +171,7 @@ impl Build<'_> {
         };
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let ccache = if tool::find("ccache").is_some() { "ccache " } else { "" };
-        self.make("vmlinux")?
+        self.make(tree, image(self.arch).0)?
             .arg(format!("-j{jobs}"))
             .arg(format!("CC={ccache}{}gcc", self.toolchain.prefix))
             .timeout(COMPILE_TIME_MAX)
@@ -170,11 +200,11 @@ impl Build<'_> {
     }
 
     /// `make` as every step calls it.
-    fn make(&self, target: &str) -> Result<Tool<'static>> {
-        let (source, build) = (self.dir.join("source"), self.dir.join("build"));
-        let maps = [(&source, "."), (&build, ".")]
+    fn make(&self, tree: &Tree, target: &str) -> Result<Tool<'static>> {
+        let (source, build) = (&tree.dir, &self.dir.join("build"));
+        let maps = [(source, "."), (build, ".")]
             .map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display()));
-        let (epoch, timestamp) = self.times()?;
+        let (epoch, timestamp) = (tree.epoch.to_string(), timestamp(tree.epoch)?);
         Ok(Tool::new("make")
             .only_env(ENVIRONMENT)
             .env("LC_ALL", "C")
@@ -187,7 +217,7 @@ impl Build<'_> {
             // Paths of this directory mean nothing to ccache: it is the same kernel elsewhere.
             .env("CCACHE_BASEDIR", self.dir)
             .env("CCACHE_NOHASHDIR", "1")
-            .dir(&source)
+            .dir(source)
             .arg(format!("O={}", build.display()))
             .arg(format!("ARCH={}", kernel_arch(self.arch)))
             .arg(format!("CROSS_COMPILE={}", self.toolchain.prefix))
@@ -200,16 +230,13 @@ impl Build<'_> {
             .args(["PAHOLE=none", "RUSTC=none", "BINDGEN=none"])
             .arg(target))
     }
+}
 
-    /// The time that the kernel says it was built at: that of its sources. As seconds and as text.
-    fn times(&self) -> Result<(String, String)> {
-        let path = self.dir.join("source/Makefile");
-        let modified = fs::metadata(&path).map_err(|e| Error::io(path.display(), e))?;
-        let epoch = std::os::unix::fs::MetadataExt::mtime(&modified).to_string();
-        let output = Tool::new("date")
-            .args(["-u", "-d", &format!("@{epoch}"), "+%a %b %e %H:%M:%S UTC %Y"])
-            .env("LC_ALL", "C")
-            .run()?;
-        Ok((epoch, String::from_utf8_lossy(&output.stdout).trim().to_string()))
-    }
+/// The time that the kernel says it was built at, as `uname -v` shows it.
+fn timestamp(epoch: i64) -> Result<String> {
+    let output = Tool::new("date")
+        .args(["-u", "-d", &format!("@{epoch}"), "+%a %b %e %H:%M:%S UTC %Y"])
+        .env("LC_ALL", "C")
+        .run()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
 }

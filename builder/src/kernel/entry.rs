@@ -36,6 +36,8 @@ struct BuildInfo<'a> {
     source_digest: Digest,
     config_digest: Digest,
     fragments: Vec<FragmentInfo<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    patches: Vec<FragmentInfo<'a>>,
     compiler: &'a str,
     linker: &'a str,
     procedure: u32,
@@ -120,30 +122,24 @@ impl Entry {
         progress: &Progress,
     ) -> Result<(File, Digest)> {
         let info = self.build_info(inputs, toolchain)?;
-        let vmlinux = || {
-            let file = File::open(&built.vmlinux);
-            file.map_err(|e| Error::io(built.vmlinux.display(), e))
-        };
-        let mut reader = HashingReader::new(vmlinux()?);
-        std::io::copy(&mut reader, &mut std::io::sink())
-            .map_err(|e| Error::io(built.vmlinux.display(), e))?;
-        let (digest, size) = reader.finish();
+        let mut files = Vec::new();
+        for (name, path) in &built.boot {
+            files.push(describe(name, path)?);
+        }
         let entry = |name: &str, bytes: &[u8]| FileEntry {
             name: name.to_string(),
             digest: Digest::of(bytes),
             size: bytes.len() as u64,
         };
+        files.push(entry("config", built.config.as_bytes()));
+        files.push(entry("build.json", &info));
         let manifest = Manifest {
             schema: bundle::SCHEMA,
             kind: Kind::Kernel,
             name: self.kernel.name.clone(),
             version: self.kernel.version.clone(),
             arch: self.kernel.arch,
-            files: vec![
-                FileEntry { name: "vmlinux".to_string(), digest, size },
-                entry("config", built.config.as_bytes()),
-                entry("build.json", &info),
-            ],
+            files,
             boot: None,
             kernel: None,
             agent: None,
@@ -156,11 +152,13 @@ impl Entry {
         };
         let total = manifest.files.iter().map(|f| f.size).sum();
         let stage = progress.stage("pack the kernel", Unit::Bytes, Some(total));
-        let files: [Box<dyn Read>; 3] = [
-            Box::new(BufReader::new(vmlinux()?)),
-            Box::new(built.config.as_bytes()),
-            Box::new(info.as_slice()),
-        ];
+        let mut files: Vec<Box<dyn Read>> = Vec::new();
+        for (_, path) in &built.boot {
+            let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
+            files.push(Box::new(BufReader::new(file)));
+        }
+        files.push(Box::new(built.config.as_bytes()));
+        files.push(Box::new(info.as_slice()));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let out = HashingWriter::new(out);
         let out = bundle::pack(&manifest, files, out, LEVEL, threads, |n| stage.add(n))
@@ -182,6 +180,11 @@ impl Entry {
             fragments: fragments
                 .map(|(name, digest)| FragmentInfo { name: name.as_str(), digest: *digest })
                 .collect(),
+            patches: inputs
+                .patches
+                .iter()
+                .map(|patch| FragmentInfo { name: &patch.name, digest: Digest::of(&patch.text) })
+                .collect(),
             compiler: &toolchain.compiler,
             linker: &toolchain.linker,
             procedure: super::PROCEDURE,
@@ -192,6 +195,15 @@ impl Entry {
         json.push(b'\n');
         Ok(json)
     }
+}
+
+/// A file as a manifest lists it.
+fn describe(name: &str, path: &Path) -> Result<FileEntry> {
+    let failed = |e| Error::io(path.display(), e);
+    let mut reader = HashingReader::new(File::open(path).map_err(failed)?);
+    std::io::copy(&mut reader, &mut std::io::sink()).map_err(failed)?;
+    let (digest, size) = reader.finish();
+    Ok(FileEntry { name: name.to_string(), digest, size })
 }
 
 /// A file in `dir` that is removed unless it gets its final name. Readable as other files are:

@@ -106,15 +106,19 @@ impl Keys {
             (unpacking.join(), verified)
         });
         let status = status.into_inner().unwrap_or_else(|p| p.into_inner());
-        let untrusted = |why: String| Error::trust(format!("the signature of the sources: {why}"));
+        let untrusted = |why: &str| Error::trust(format!("the signature of the sources: {why}"));
         match verified {
             Err(error) if error.class() != Class::Trust => return Err(error),
-            Err(error) => return Err(untrusted(reason(&status)).because(error)),
+            Err(error) => {
+                let why = reason(&status).unwrap_or("gpgv does not accept it");
+                return Err(untrusted(why).because(error));
+            }
             Ok(_) => {}
         }
         unpacked.map_err(|_| Error::bug("unpacking panicked"))??;
+        // gpgv is content with a key that has expired, for one.
         let signer = signer(&status, &self.signers)
-            .ok_or_else(|| untrusted("it is not by a pinned signer".to_string()))?;
+            .ok_or_else(|| untrusted(reason(&status).unwrap_or("it is not by a pinned signer")))?;
         stage.finish(format!("signed by {signer}"));
         Ok(())
     }
@@ -150,19 +154,16 @@ fn signer<'a>(status: &[String], signers: &'a [String]) -> Option<&'a str> {
     })
 }
 
-/// Why gpgv refused.
-fn reason(status: &[String]) -> String {
+/// Why a signature is not good, if gpgv says so.
+fn reason(status: &[String]) -> Option<&'static str> {
     let said = |word: &str| {
-        let begins = |line: &&String| {
+        let begins = |line: &String| {
             let line = line.strip_prefix(STATUS).unwrap_or_default();
             line.split(' ').next() == Some(word)
         };
-        status.iter().find(begins)
+        status.iter().any(begins)
     };
-    match REASONS.iter().find(|(word, _)| said(word).is_some()) {
-        Some((_, why)) => (*why).to_string(),
-        None => "gpgv does not accept it".to_string(),
-    }
+    REASONS.iter().find(|(word, _)| said(word)).map(|(_, why)| *why)
 }
 
 /// The bytes of an armored block (RFC 4880, 6.2); `None` where it is none. The checksum at its end

@@ -22,12 +22,15 @@ mod config;
 mod download;
 mod entry;
 mod fragment;
+mod import;
+mod options;
 mod signature;
 mod source;
 #[cfg(test)]
 mod tests;
 mod toolchain;
 mod tree;
+mod vmlinuz;
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
@@ -44,6 +47,9 @@ use config::{CONFIG_BYTES_MAX, Config};
 use entry::Entry;
 use fragment::Request;
 use toolchain::Toolchain;
+
+pub use import::{Naming, import};
+pub use options::{Change, Options};
 
 /// Changes with anything in this module that changes a kernel's bytes.
 const PROCEDURE: u32 = 2;
@@ -102,48 +108,121 @@ pub fn build(
     cache: &Cache,
     progress: &Progress,
 ) -> Result<BuiltKernel> {
-    let inputs = Inputs::read(config, arch)?;
-    let toolchain = Toolchain::find(arch, !inputs.patches.is_empty())?;
-    let key = inputs.key(&toolchain);
-    let kernels = cache.dir().join("kernel");
-    let sources = cache.dir().join("sources");
-    for dir in [&kernels, &sources] {
-        fs::create_dir_all(dir).map_err(|e| Error::io(dir.display(), e))?;
-    }
-    let entry = Entry::new(&kernels, key, &inputs);
-    let title = format!("kernel {} {} for {arch}", inputs.config.name, inputs.config.version);
+    let job = Job::new(config, arch, offline, cache, progress)?;
+    let entry = job.entry();
     if let Some(kernel) = entry.find(cache) {
         return Ok(kernel);
     }
-    let file = |suffix: &str| kernels.join(format!("{}-{arch}.{suffix}", inputs.config.name));
-    let _lock = lock(&file("lock"), &title, progress)?;
+    let _lock = job.lock()?;
     if let Some(kernel) = entry.find(cache) {
         return Ok(kernel);
     }
-    let source = source::obtain(&inputs.config.source, &sources, offline, progress)?;
-    if source.starts_with(&sources) {
-        cache.hold(&source)?;
-    }
-    let work = Work::new(file("work"))?;
-    let (log, count) = (file("log"), file("count"));
-    let built = Build {
-        arch,
-        title: &inputs.config.source.title(),
-        version: inputs.config.version.as_str(),
-        request: &inputs.request,
-        patches: &inputs.patches,
-        toolchain: &toolchain,
-        dir: &work.0,
-        log: &log,
-        objects: fs::read_to_string(&count).ok().and_then(|text| text.trim().parse().ok()),
-    }
-    .run(&source, progress)?;
-    let kernel = entry.publish(&inputs, &toolchain, &built, progress)?;
+    let source = job.source()?;
+    let work = Work::new(job.file("work"))?;
+    let built = job.build(&work).run(&source, progress)?;
+    let objects = built.objects;
+    let kernel = entry.publish(&job.inputs, &job.toolchain, built, progress)?;
     entry.hold(cache)?;
     // Neither is needed any more, nor missed.
-    let _ = fs::write(&count, format!("{}\n", built.objects));
-    let _ = fs::remove_file(&log);
+    let _ = fs::write(job.file("count"), format!("{objects}\n"));
+    let _ = fs::remove_file(job.file("log"));
     Ok(kernel)
+}
+
+/// The whole configuration (`.config`) of the kernel that the file `config` describes: that of the
+/// one in the cache, or what Kconfig makes of it now. Nothing is compiled.
+///
+/// # Errors
+/// As [`build`].
+pub fn configuration(
+    config: &Path,
+    arch: Arch,
+    offline: bool,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<String> {
+    let job = Job::new(config, arch, offline, cache, progress)?;
+    if let Some(kernel) = job.entry().find(cache) {
+        return options::of_bundle(&kernel.bundle_path);
+    }
+    let _lock = job.lock()?;
+    let source = job.source()?;
+    let work = Work::new(job.file("work"))?;
+    job.build(&work).configuration(&source, progress)
+}
+
+/// One kernel, and what it takes to build it.
+struct Job<'a> {
+    inputs: Inputs,
+    toolchain: Toolchain,
+    kernels: PathBuf,
+    sources: PathBuf,
+    title: String,
+    offline: bool,
+    cache: &'a Cache,
+    progress: &'a Progress,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        config: &Path,
+        arch: Arch,
+        offline: bool,
+        cache: &'a Cache,
+        progress: &'a Progress,
+    ) -> Result<Job<'a>> {
+        let inputs = Inputs::read(config, arch)?;
+        let toolchain = Toolchain::find(arch, !inputs.patches.is_empty())?;
+        let (kernels, sources) = (directory(cache), cache.dir().join("sources"));
+        for dir in [&kernels, &sources] {
+            fs::create_dir_all(dir).map_err(|e| Error::io(dir.display(), e))?;
+        }
+        let title = format!("kernel {} {} for {arch}", inputs.config.name, inputs.config.version);
+        Ok(Job { inputs, toolchain, kernels, sources, title, offline, cache, progress })
+    }
+
+    fn entry(&self) -> Entry {
+        Entry::of(&self.kernels, &self.inputs, &self.toolchain)
+    }
+
+    fn file(&self, suffix: &str) -> PathBuf {
+        let Inputs { config, arch, .. } = &self.inputs;
+        self.kernels.join(format!("{}-{arch}.{suffix}", config.name))
+    }
+
+    fn lock(&self) -> Result<File> {
+        lock(&self.file("lock"), &self.title, self.progress)
+    }
+
+    fn source(&self) -> Result<PathBuf> {
+        let pinned = &self.inputs.config.source;
+        let source = source::obtain(pinned, &self.sources, self.offline, self.progress)?;
+        if source.starts_with(&self.sources) {
+            self.cache.hold(&source)?;
+        }
+        Ok(source)
+    }
+
+    /// In the directory `work`, while the lock is held.
+    fn build(&self, work: &Work) -> Build<'_> {
+        let count = fs::read_to_string(self.file("count")).ok();
+        Build {
+            arch: self.inputs.arch,
+            title: self.inputs.config.source.title(),
+            version: self.inputs.config.version.as_str(),
+            request: &self.inputs.request,
+            patches: &self.inputs.patches,
+            toolchain: &self.toolchain,
+            dir: work.0.clone(),
+            log: self.file("log"),
+            objects: count.and_then(|text| text.trim().parse().ok()),
+        }
+    }
+}
+
+/// Where a cache keeps its kernels.
+fn directory(cache: &Cache) -> PathBuf {
+    cache.dir().join("kernel")
 }
 
 impl BuiltKernel {

@@ -3,7 +3,8 @@
 //!
 //! The result depends on the sources, the configuration and the tools, and on nothing else: time,
 //! user and host are fixed, paths are mapped away, and none of our environment is passed on but
-//! where programs are found and where ccache keeps its files.
+//! where programs are found and where ccache keeps its files. ccache is not told to make paths
+//! relative: what it then compiles has other file names in it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -39,16 +40,16 @@ pub(super) struct Patch {
 pub(super) struct Build<'a> {
     pub(super) arch: Arch,
     /// The sources, as people say it.
-    pub(super) title: &'a str,
+    pub(super) title: String,
     /// As `make kernelversion` must say it.
     pub(super) version: &'a str,
     pub(super) request: &'a Request,
     pub(super) patches: &'a [Patch],
     pub(super) toolchain: &'a Toolchain,
     /// Empty, and nobody else's.
-    pub(super) dir: &'a Path,
+    pub(super) dir: PathBuf,
     /// Where all that make says goes.
-    pub(super) log: &'a Path,
+    pub(super) log: PathBuf,
     /// How many files an earlier build compiled.
     pub(super) objects: Option<u64>,
 }
@@ -87,13 +88,28 @@ impl Build<'_> {
     /// [`Class::Input`](crate::Class::Input) where an option did not come out or the sources are
     /// of another version, [`Class::Host`](crate::Class::Host) where a program fails.
     pub(super) fn run(&self, source: &Path, progress: &Progress) -> Result<Built> {
-        let tree = self.unpack(source, progress)?;
-        self.check_version(&tree)?;
+        let tree = self.prepare(source, progress)?;
         let config = self.configure(&tree, progress)?;
-        tree.complete(source, &config, self.title, progress)?;
+        tree.complete(source, &config, &self.title, progress)?;
         let objects = self.compile(&tree, progress)?;
         let boot = self.boot_files()?;
         Ok(Built { boot, config, objects })
+    }
+
+    /// Only the configuration.
+    ///
+    /// # Errors
+    /// As [`Build::run`].
+    pub(super) fn configuration(&self, source: &Path, progress: &Progress) -> Result<String> {
+        let tree = self.prepare(source, progress)?;
+        self.configure(&tree, progress)
+    }
+
+    /// The sources, ready to be configured.
+    pub(super) fn prepare(&self, source: &Path, progress: &Progress) -> Result<Tree> {
+        let tree = self.unpack(source, progress)?;
+        self.check_version(&tree)?;
+        Ok(tree)
     }
 
     fn unpack(&self, source: &Path, progress: &Progress) -> Result<Tree> {
@@ -103,7 +119,7 @@ impl Build<'_> {
             [] => Part::Core(self.arch),
             _ => Part::All,
         };
-        let tree = Tree::unpack(source, part, &self.dir.join("source"), self.title, progress)?;
+        let tree = Tree::unpack(source, part, &self.dir.join("source"), &self.title, progress)?;
         for Patch { name, text } in self.patches {
             let file = self.dir.join("patch");
             fs::write(&file, text).map_err(|e| Error::io(file.display(), e))?;
@@ -147,22 +163,31 @@ impl Build<'_> {
     /// remains is what the architecture itself or a chosen option selects.
     fn configure(&self, tree: &Tree, progress: &Progress) -> Result<String> {
         let stage = progress.stage("configure", Unit::Items, None);
-        let requested = self.dir.join("requested.config");
-        fs::write(&requested, self.request.merged())
-            .map_err(|e| Error::io(requested.display(), e))?;
-        let mut all_config = std::ffi::OsString::from("KCONFIG_ALLCONFIG=");
-        all_config.push(&requested);
-        self.make(tree, "allnoconfig")?.arg(all_config).timeout(STEP_TIME_MAX).run()?;
-        let path = self.dir.join("build/.config");
-        let config = fs::read_to_string(&path).map_err(|e| Error::io(path.display(), e))?;
+        let config = self.all_no_config(tree, &self.request.merged())?;
         self.request.check(&config)?;
         toolchain::check_compressor(&config)?;
         stage.finish(format!("{} options as asked for", self.request.len()));
         Ok(config)
     }
 
+    /// What Kconfig makes of the options `requested`.
+    pub(super) fn all_no_config(&self, tree: &Tree, requested: &str) -> Result<String> {
+        let file = self.dir.join("requested.config");
+        fs::write(&file, requested).map_err(|e| Error::io(file.display(), e))?;
+        let mut all_config = std::ffi::OsString::from("KCONFIG_ALLCONFIG=");
+        all_config.push(&file);
+        self.make(tree, "allnoconfig")?.arg(all_config).timeout(STEP_TIME_MAX).run()?;
+        let path = self.config_path();
+        fs::read_to_string(&path).map_err(|e| Error::io(path.display(), e))
+    }
+
+    /// Where Kconfig keeps its result.
+    pub(super) fn config_path(&self) -> PathBuf {
+        self.dir.join("build/.config")
+    }
+
     fn compile(&self, tree: &Tree, progress: &Progress) -> Result<u64> {
-        let log = File::create(self.log).map_err(|e| Error::io(self.log.display(), e))?;
+        let log = File::create(&self.log).map_err(|e| Error::io(self.log.display(), e))?;
         let (log, objects) = (Mutex::new(log), Mutex::new(0));
         let stage = progress.stage("compile", Unit::Items, self.objects);
         let keep = |line: &str| {
@@ -193,14 +218,14 @@ impl Build<'_> {
     /// The log stays where it can tell something.
     fn with_log(&self, error: Error) -> Error {
         if error.class() == Class::Interrupted {
-            let _ = fs::remove_file(self.log);
+            let _ = fs::remove_file(&self.log);
             return error;
         }
         error.hint(format!("the whole log is {}", self.log.display()))
     }
 
     /// `make` as every step calls it.
-    fn make(&self, tree: &Tree, target: &str) -> Result<Tool<'static>> {
+    pub(super) fn make(&self, tree: &Tree, target: &str) -> Result<Tool<'static>> {
         let (source, build) = (&tree.dir, &self.dir.join("build"));
         let maps = [(source, "."), (build, ".")]
             .map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display()));
@@ -214,9 +239,6 @@ impl Build<'_> {
             .env("KBUILD_BUILD_USER", "imgtool")
             .env("KBUILD_BUILD_HOST", "imgtool")
             .env("KBUILD_BUILD_VERSION", "1")
-            // Paths of this directory mean nothing to ccache: it is the same kernel elsewhere.
-            .env("CCACHE_BASEDIR", self.dir)
-            .env("CCACHE_NOHASHDIR", "1")
             .dir(source)
             .arg(format!("O={}", build.display()))
             .arg(format!("ARCH={}", kernel_arch(self.arch)))

@@ -136,7 +136,7 @@ impl Request {
 }
 
 /// The option that a line sets, without `CONFIG_`, and its value; `None` for other good lines.
-fn option(line: &str) -> Result<Option<(&str, &str)>> {
+pub(super) fn option(line: &str) -> Result<Option<(&str, &str)>> {
     let wrong = |why: &str| Err(Error::input(format!("{why}: {line:?}")));
     let line_trimmed = line.trim();
     let (name, value) = match line_trimmed.strip_prefix('#') {

@@ -1,5 +1,6 @@
 //! `imgtool kernel …` from the outside.
 
+mod bytes;
 mod sources;
 
 use imgtool_tests::{Outcome, World};
@@ -12,7 +13,8 @@ allnoconfig:
 	@cp $(KCONFIG_ALLCONFIG) $(O)/.config
 bzImage Image:
 	@echo "  CC      main.o"
-	@$(CC) -nostdlib -static -o $(O)/vmlinux $(CURDIR)/main.c
+	@$(CC) $(KCFLAGS) -c -o $(O)/main.o $(CURDIR)/main.c
+	@$(CC) -nostdlib -static -o $(O)/vmlinux $(O)/main.o
 	@mkdir -p $(O)/arch/x86/boot $(O)/arch/arm64/boot
 	@cp $(O)/vmlinux $(O)/arch/x86/boot/bzImage
 	@cp $(O)/vmlinux $(O)/arch/arm64/boot/Image
@@ -20,8 +22,9 @@ bzImage Image:
 
 /// Puts sources of a few bytes into `linux-6.1.2.tar` and `.tar.xz`; the digest of the latter.
 fn sources(world: &World) -> String {
+    world.write("configs/fragments/base.config", "CONFIG_A=y\n");
     world.write("linux-6.1.2/Makefile", MAKEFILE);
-    world.write("linux-6.1.2/main.c", "void _start(void) {}\n");
+    world.write("linux-6.1.2/main.c", "const char file[] = __FILE__; void _start(void) {}\n");
     world.run("tar", ["-cf", "linux-6.1.2.tar", "linux-6.1.2"]).ok();
     world.run("xz", ["-kf", "linux-6.1.2.tar"]).ok();
     let sum = world.run("sha256sum", ["linux-6.1.2.tar.xz"]).ok().text();
@@ -36,7 +39,13 @@ fn config(world: &World, source: &str) {
          fragments = [\"base\"]\n"
     );
     world.write("configs/k.toml", text);
-    world.write("configs/fragments/base.config", "CONFIG_A=y\n");
+}
+
+/// Makes `bin/<name>`, a script.
+fn script(world: &World, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = world.write(&format!("bin/{name}"), text);
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Runs `imgtool kernel …` with a cache of this world's own.
@@ -44,6 +53,13 @@ fn kernel(world: &World, args: &[&str]) -> Outcome {
     let mut command = world.command(imgtool_tests::program("imgtool"));
     command.arg("kernel").args(args).env("IMGTOOL_CACHE", world.path("cache"));
     imgtool_tests::finish(command)
+}
+
+/// A kernel whose sources are a file.
+fn local(world: &World) {
+    let digest = sources(world);
+    world.run("cp", ["linux-6.1.2.tar.xz", "configs"]).ok();
+    config(world, &format!("file = \"linux-6.1.2.tar.xz\"\nsha256 = \"{digest}\""));
 }
 
 fn build(world: &World) -> Outcome {

@@ -20,9 +20,12 @@
 mod build;
 mod config;
 mod download;
+mod edit;
 mod entry;
 mod fragment;
 mod import;
+mod list;
+pub mod needs;
 mod options;
 mod signature;
 mod source;
@@ -48,7 +51,10 @@ use entry::Entry;
 use fragment::Request;
 use toolchain::Toolchain;
 
+pub use edit::{EDITOR, Edited, edit, write_fragment};
+pub use fragment::Wanted;
 pub use import::{Naming, import};
+pub use list::{Listed, Part, Shown, State, Stored, list, show, show_bundle};
 pub use options::{Change, Options};
 
 /// Changes with anything in this module that changes a kernel's bytes.
@@ -83,14 +89,20 @@ pub fn find_config(config_dir: &Path, name: &str) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path);
     }
+    let known = names(config_dir)?;
+    Err(Error::usage(format!("there is no kernel {name} in {}", config_dir.display()))
+        .hint(format!("there are: {}", known.join(", "))))
+}
+
+/// The names of the kernels that `config_dir` configures, sorted.
+fn names(config_dir: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(config_dir).map_err(|e| Error::io(config_dir.display(), e))?;
-    let mut known: Vec<String> = entries
+    let mut names: Vec<String> = entries
         .flatten()
         .filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".toml")?.to_string()))
         .collect();
-    known.sort();
-    Err(Error::usage(format!("there is no kernel {name} in {}", config_dir.display()))
-        .hint(format!("there are: {}", known.join(", "))))
+    names.sort();
+    Ok(names)
 }
 
 /// Builds the kernel that the file `config` describes, or finds it in `cache`, which then holds it.

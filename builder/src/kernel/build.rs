@@ -161,7 +161,7 @@ impl Build<'_> {
 
     /// Everything that a person is asked about is off unless a fragment says otherwise; what
     /// remains is what the architecture itself or a chosen option selects.
-    fn configure(&self, tree: &Tree, progress: &Progress) -> Result<String> {
+    pub(super) fn configure(&self, tree: &Tree, progress: &Progress) -> Result<String> {
         let stage = progress.stage("configure", Unit::Items, None);
         let config = self.all_no_config(tree, &self.request.merged())?;
         self.request.check(&config)?;

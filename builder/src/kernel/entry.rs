@@ -86,6 +86,11 @@ impl Entry {
         Entry { dir, kernel: BuiltKernel { bundle_path, digest: key, name, version, arch } }
     }
 
+    /// Its directory.
+    pub(super) fn dir(&self) -> PathBuf {
+        self.dir.clone()
+    }
+
     /// Keeps it from being pruned.
     pub(super) fn hold(&self, cache: &Cache) -> Result<()> {
         cache.hold(&self.dir)

@@ -91,6 +91,11 @@ impl Options {
 
 /// The configuration in the kernel bundle `path`.
 pub(super) fn of_bundle(path: &Path) -> Result<String> {
+    member(path, "config")
+}
+
+/// The text called `name` in the kernel bundle `path`.
+pub(super) fn member(path: &Path, name: &str) -> Result<String> {
     let about = |e: bundle::Error| Error::input(path.display().to_string()).because(e);
     let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
     let mut contents = bundle::unpack(file).map_err(about)?;
@@ -98,19 +103,19 @@ pub(super) fn of_bundle(path: &Path) -> Result<String> {
         return Err(Error::input(format!("{} is no kernel's bundle", path.display())));
     }
     while let Some(file) = contents.upcoming() {
-        if file.name != "config" {
+        if file.name != name {
             contents.copy_next(&mut std::io::sink()).map_err(about)?;
             continue;
         }
         if file.size > CONFIG_BYTES_MAX {
-            return Err(Error::input(format!("{}: its config is too long", path.display())));
+            return Err(Error::input(format!("{}: its {name} is too long", path.display())));
         }
-        let mut config = Vec::new();
-        contents.copy_next(&mut config).map_err(about)?;
-        return String::from_utf8(config)
-            .map_err(|e| Error::input(format!("{}: its config", path.display())).because(e));
+        let mut text = Vec::new();
+        contents.copy_next(&mut text).map_err(about)?;
+        return String::from_utf8(text)
+            .map_err(|e| Error::input(format!("{}: its {name}", path.display())).because(e));
     }
-    Err(Error::input(format!("{} holds no config", path.display())))
+    Err(Error::input(format!("{} holds no {name}", path.display())))
 }
 
 #[cfg(test)]

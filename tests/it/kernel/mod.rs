@@ -2,6 +2,7 @@
 
 mod bytes;
 mod sources;
+mod verbs;
 
 use imgtool_tests::{Outcome, World};
 
@@ -11,6 +12,8 @@ kernelversion:
 	@echo 6.1.2
 allnoconfig:
 	@cp $(KCONFIG_ALLCONFIG) $(O)/.config
+olddefconfig:
+	@true
 bzImage Image:
 	@echo "  CC      main.o"
 	@$(CC) $(KCFLAGS) -c -o $(O)/main.o $(CURDIR)/main.c
@@ -25,7 +28,8 @@ fn sources(world: &World) -> String {
     world.write("configs/fragments/base.config", "CONFIG_A=y\n");
     world.write("linux-6.1.2/Makefile", MAKEFILE);
     world.write("linux-6.1.2/main.c", "const char file[] = __FILE__; void _start(void) {}\n");
-    world.run("tar", ["-cf", "linux-6.1.2.tar", "linux-6.1.2"]).ok();
+    let how = ["--sort=name", "--mtime=@1000000000", "--owner=0", "--group=0", "--mode=0755"];
+    world.run("tar", how.iter().chain(&["-cf", "linux-6.1.2.tar", "linux-6.1.2"])).ok();
     world.run("xz", ["-kf", "linux-6.1.2.tar"]).ok();
     let sum = world.run("sha256sum", ["linux-6.1.2.tar.xz"]).ok().text();
     sum.split(' ').next().unwrap().to_string()

@@ -6,8 +6,10 @@ use bundle::{Arch, Digest, Init};
 
 use crate::{Error, Result};
 
-/// The agent for this program's own architecture, built together with it.
-static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/imgagent"));
+/// The agents, built together with this program (`builder/build.rs`); empty where that machine
+/// could not build one.
+static X86_64: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/imgagent-x86_64"));
+static AARCH64: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/imgagent-aarch64"));
 static UNIT: &str = include_str!("../../templates/imgagent.service");
 
 /// Where the agent lies in every image.
@@ -27,11 +29,23 @@ impl Agent {
     /// # Errors
     /// Where it carries none for `arch`.
     pub fn embedded(arch: Arch) -> Result<Self> {
-        if arch != Arch::host() {
+        let program = match arch {
+            Arch::X86_64 => X86_64,
+            Arch::Aarch64 => AARCH64,
+        };
+        if program.is_empty() {
+            let triple = format!("{arch}-unknown-linux-gnu");
+            let (gcc, libc) = match arch {
+                Arch::X86_64 => ("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"),
+                Arch::Aarch64 => ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
+            };
             return Err(Error::host(format!("this imgtool carries no guest agent for {arch}"))
-                .hint("build it for that architecture and give it with --agent"));
+                .hint(format!(
+                    "apt-get install {gcc} {libc}, rustup target add {triple}, and build imgtool \
+                     again; or give an agent with --agent"
+                )));
         }
-        Ok(Agent { program: AGENT.into() })
+        Ok(Agent { program: program.into() })
     }
 
     /// An agent from elsewhere.

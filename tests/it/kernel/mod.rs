@@ -1,6 +1,7 @@
 //! `imgtool kernel …` from the outside.
 
 mod bytes;
+mod cross;
 mod sources;
 mod verbs;
 

@@ -17,7 +17,7 @@ use imgrun::{Class, Progress, Tool, Unit, tool};
 
 use super::fragment::Request;
 use super::toolchain::{self, Toolchain};
-use super::tree::{Part, Tree};
+use super::tree::{self, Part, Tree};
 use crate::{Error, Result};
 
 /// Compiling about 1,400 files.
@@ -115,10 +115,8 @@ impl Build<'_> {
     fn unpack(&self, source: &Path, progress: &Progress) -> Result<Tree> {
         let build = self.dir.join("build");
         fs::create_dir(&build).map_err(|e| Error::io(build.display(), e))?;
-        let part = match self.patches {
-            [] => Part::Core(self.arch),
-            _ => Part::All,
-        };
+        let touched = self.patches.iter().flat_map(|patch| tree::patched(&patch.text)).collect();
+        let part = Part::Core(self.arch, touched);
         let tree = Tree::unpack(source, part, &self.dir.join("source"), &self.title, progress)?;
         for Patch { name, text } in self.patches {
             let file = self.dir.join("patch");

@@ -4,7 +4,7 @@
 //! Kconfig files are always unpacked, so the configuration comes out as with all of it. Of the rest
 //! these are left out: what never goes into a kernel for this architecture ([`UNUSED`], other
 //! architectures), and large families of drivers ([`FAMILIES`]) until the configuration is known
-//! to use none of them. A file that is missed nevertheless stops `make` with its name: nothing is
+//! to use none of them. What a patch touches is there. A file that is missed nevertheless stops `make` with its name: nothing is
 //! ever silently built without it.
 
 use std::collections::BTreeSet;
@@ -63,10 +63,8 @@ fn arch_parts(arch: Arch) -> &'static [&'static str] {
 /// Which files of an archive are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// All of them: a patch may touch any.
-    All,
-    /// Those that every kernel for an architecture may need.
-    Core(Arch),
+    /// Those that every kernel for an architecture may need, and these.
+    Core(Arch, Vec<PathBuf>),
     /// Some of [`FAMILIES`].
     Families(Vec<&'static str>),
 }
@@ -76,14 +74,14 @@ impl Part {
     fn has(&self, path: &Path) -> bool {
         let below = |dirs: &[&str]| dirs.iter().any(|dir| path.starts_with(dir));
         match self {
-            Part::All => true,
             Part::Families(dirs) => below(dirs),
-            Part::Core(arch) => {
+            Part::Core(arch, also) => {
                 let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
                 let elsewhere = path.starts_with("arch")
                     && path.components().count() > 2
                     && !below(arch_parts(*arch));
                 ALWAYS.iter().any(|prefix| name.starts_with(prefix))
+                    || also.iter().any(|other| other == path)
                     || !(below(UNUSED) || below(FAMILIES) || elsewhere)
             }
         }
@@ -169,6 +167,16 @@ impl Tree {
     }
 }
 
+/// The files that a patch changes, by both of their names (`--- a/path`, `+++ b/path`).
+pub(super) fn patched(patch: &str) -> Vec<PathBuf> {
+    let path = |line: &str| {
+        let name = line.strip_prefix("--- ").or_else(|| line.strip_prefix("+++ "))?;
+        // A time may follow, behind a tab.
+        below_top(Path::new(name.split('\t').next()?.trim_end()))
+    };
+    patch.lines().filter_map(path).collect()
+}
+
 /// Whether a Kconfig file below `dir` defines one of `options`.
 fn defines(dir: &Path, options: &BTreeSet<&str>) -> Result<bool> {
     let failed = |e| Error::io(dir.display(), e);
@@ -208,7 +216,7 @@ fn defined(line: &str) -> Option<&str> {
 fn add(archive: &Path, part: Part, dir: &Path, title: &str, progress: &Progress) -> Result<()> {
     let what = match &part {
         Part::Families(dirs) => format!("unpack {} of {title}", dirs.join(", ")),
-        Part::All | Part::Core(_) => format!("unpack {title}"),
+        Part::Core(..) => format!("unpack {title}"),
     };
     let stage = progress.stage(what, Unit::Items, None);
     let mut files = 0;
@@ -270,7 +278,8 @@ mod tests {
 
     #[test]
     fn what_a_kernel_may_need_is_unpacked() {
-        let core = |arch: Arch, path: &str| Part::Core(arch).has(Path::new(path));
+        let also = vec![PathBuf::from("sound/patched.c")];
+        let core = |arch: Arch, path: &str| Part::Core(arch, also.clone()).has(Path::new(path));
         let both = |path: &str| {
             let (x86, arm) = (core(Arch::X86_64, path), core(Arch::Aarch64, path));
             assert_eq!(x86, arm, "{path}");
@@ -287,6 +296,7 @@ mod tests {
             "drivers/net/virtio_net.c",
             "drivers/gpu/drm/amd/Kconfig.debug",
             "tools/objtool/check.c",
+            "sound/patched.c",
         ] {
             assert!(both(path), "{path}");
         }
@@ -298,7 +308,6 @@ mod tests {
             "tools/perf/a.c",
         ] {
             assert!(!both(path), "{path}");
-            assert!(Part::All.has(Path::new(path)));
         }
         assert!(core(Arch::X86_64, "arch/x86/a.c") && !core(Arch::X86_64, "arch/arm/xen/a.c"));
         assert!(core(Arch::Aarch64, "arch/arm64/a.c") && core(Arch::Aarch64, "arch/arm/xen/a.c"));
@@ -320,6 +329,14 @@ mod tests {
             assert_eq!(below_top(Path::new(path)).as_deref(), wanted.map(Path::new), "{path}");
         }
         assert_eq!(below_top(Path::new("/etc/passwd")).as_deref(), Some(Path::new("etc/passwd")));
+    }
+
+    #[test]
+    fn a_patch_says_what_it_changes() {
+        let patch = "--- a/net/x.c\t2026-01-01\n+++ b/net/x.c\n@@\n--- no\n--- /dev/null\n\
+                     +++ b/new/y.c\n";
+        let wanted = ["net/x.c", "net/x.c", "dev/null", "new/y.c"].map(PathBuf::from);
+        assert_eq!(patched(patch), wanted);
     }
 
     #[test]

@@ -204,3 +204,51 @@ impl Manifest {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(arch: Arch, files: &[&str]) -> Result<Manifest> {
+        let digest = Digest::of(b"");
+        let file = |name: &&str| FileEntry { name: name.to_string(), digest, size: 0 };
+        let manifest = Manifest {
+            schema: SCHEMA,
+            kind: Kind::Kernel,
+            name: "k".parse()?,
+            version: "1".parse()?,
+            arch,
+            files: files.iter().map(file).collect(),
+            boot: None,
+            kernel: None,
+            agent: None,
+            sources: vec![],
+            recipe: digest,
+            tool: "test".into(),
+        };
+        Manifest::parse(&manifest.to_json())
+    }
+
+    #[test]
+    fn a_kernel_holds_what_boots_and_known_files_in_order() {
+        for (arch, files) in [
+            (Arch::X86_64, &["vmlinux", "config", "build.json"][..]),
+            (Arch::X86_64, &["vmlinux", "bzImage", "initrd", "modules.tar", "config"]),
+            (Arch::X86_64, &["vmlinux"]),
+            (Arch::Aarch64, &["Image", "config", "build.json"]),
+        ] {
+            assert!(kernel(arch, files).is_ok(), "{files:?}");
+        }
+        for (arch, files) in [
+            (Arch::X86_64, &["config", "build.json"][..]),
+            (Arch::X86_64, &["bzImage", "config"]),
+            (Arch::X86_64, &["config", "vmlinux"]),
+            (Arch::X86_64, &["vmlinux", "vmlinux"]),
+            (Arch::X86_64, &["vmlinux", "other"]),
+            (Arch::Aarch64, &["vmlinux", "config"]),
+            (Arch::Aarch64, &[]),
+        ] {
+            assert!(kernel(arch, files).is_err(), "{files:?}");
+        }
+    }
+}

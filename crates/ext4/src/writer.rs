@@ -10,6 +10,7 @@ use crate::{BLOCK_BYTES, Error, FileWriter, Options, Result};
 /// it is copied. Larger chunks cost more, not less: a kernel that knows large folios looks for
 /// 256 KiB of fresh memory where it would have taken pages that were freed a moment ago.
 const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_BLOCKS: u64 = (CHUNK_BYTES / BLOCK_BYTES) as u64;
 
 /// An image has at most this many blocks: 16 TiB.
 const IMAGE_BLOCKS_MAX: u64 = 1 << 32;
@@ -43,6 +44,7 @@ impl<W: Write + Seek> Writer<W> {
         let mut stream = Stream {
             out,
             buffer: Vec::with_capacity(CHUNK_BYTES),
+            spare: Vec::with_capacity(BLOCK_BYTES),
             next: 0,
             written: 0,
             limit: limit.unwrap_or(max),
@@ -63,6 +65,8 @@ pub(crate) struct Stream<W> {
     out: W,
     /// What is not written yet of the chunk that `next` is in.
     buffer: Vec<u8>,
+    /// Room for a file's last block: one allocation serves all files.
+    pub(crate) spare: Vec<u8>,
     next: u64,
     /// The block behind the last one that was really written: the image's length so far.
     written: u64,
@@ -78,8 +82,8 @@ impl<W: Write + Seek> Stream<W> {
     /// Appends whole blocks.
     pub(crate) fn append(&mut self, mut blocks: &[u8]) -> Result<()> {
         debug_assert_eq!(blocks.len() % BLOCK_BYTES, 0);
+        let mut at = (self.next % CHUNK_BLOCKS) as usize * BLOCK_BYTES;
         self.advance(blocks_for(blocks.len() as u64))?;
-        let mut at = (self.next * BLOCK_BYTES as u64) as usize - blocks.len();
         while !blocks.is_empty() {
             let to_edge = CHUNK_BYTES - at % CHUNK_BYTES;
             let (chunk, rest) = blocks.split_at(blocks.len().min(to_edge));

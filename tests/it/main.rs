@@ -3,4 +3,5 @@
 mod build;
 mod debian;
 mod flatten;
+mod inspect;
 mod tidy;

@@ -4,4 +4,5 @@ mod build;
 mod debian;
 mod flatten;
 mod inspect;
+mod kernel;
 mod tidy;

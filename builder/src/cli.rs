@@ -3,8 +3,13 @@
 mod access;
 mod build;
 mod cache;
+mod catalog;
 mod flatten;
 mod kernel;
+mod key;
+mod passphrase;
+mod place;
+mod publish;
 
 use clap::{Parser, Subcommand};
 use imgrun::terminal::Style;
@@ -28,6 +33,7 @@ Examples:
   imgtool build --recipe recipes/debian.toml     build an image and its kernel into out/
   imgtool flatten debian:12 -o root.ext4         only flatten an image's layers into ext4
   imgtool kernel build generic-6.1               build only the kernel
+  imgtool publish out/*.tar.zst --to file:/srv/images   sign and publish what was built
   imgrun run out/debian-12-x86_64.tar.zst -- uname -a
 
 Exit codes: 0 done, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 network,
@@ -37,8 +43,11 @@ Exit codes: 0 done, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 netwo
 enum Verb {
     Build(build::Args),
     Cache(cache::Args),
+    Catalog(catalog::Args),
     Flatten(flatten::Args),
     Kernel(kernel::Args),
+    Key(key::Args),
+    Publish(publish::Args),
 }
 
 /// How progress and results are shown.
@@ -68,8 +77,11 @@ impl Cli {
         match self.verb {
             Verb::Build(args) => args.run(json, progress),
             Verb::Cache(args) => args.run(json, progress),
+            Verb::Catalog(args) => args.run(json, progress),
             Verb::Flatten(args) => args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),
+            Verb::Key(args) => args.run(json, progress),
+            Verb::Publish(args) => args.run(json, progress),
         }
     }
 }

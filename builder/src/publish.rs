@@ -46,7 +46,7 @@ use crate::{Error, Result};
 pub use draft::Draft;
 pub use owner::{Owners, lifetime_default};
 pub use prune::{Keep, Pruned};
-pub use upload::{Action, Item, Options, Report};
+pub use upload::{Action, Item, Options, Report, examine};
 
 /// Somebody who may sign, and a depot to publish to.
 pub struct Publisher<'a> {

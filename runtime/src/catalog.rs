@@ -10,7 +10,9 @@
 //! catalog and get what it lists. Each bundle is a target named as its file is; its `custom` field
 //! is an [`Entry`] without what the target says already. `catalog.json` says the same for people.
 
-use bundle::{Arch, Digest, Kind, Manifest, Name, Reference, Version};
+use std::io::Write;
+
+use bundle::{Arch, Digest, HashingWriter, Kind, Manifest, Name, Reference, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -157,6 +159,29 @@ impl Entry {
         Err(Error::trust(format!(
             "the catalog lists {ours}, but the bundle there is {theirs}{more}"
         )))
+    }
+
+    /// Copies its packed file to `out`: not one byte more than was signed, whatever `depot` sends.
+    ///
+    /// # Errors
+    /// [`crate::Class::Trust`] where it is not there or other bytes are. What is in `out` is then to
+    /// be thrown away; nothing may be done with it before this has returned.
+    pub fn fetch(&self, depot: &dyn Depot, out: &mut dyn Write) -> Result<()> {
+        let wrong =
+            |why: &str| Err(Error::trust(format!("{}: {}: {why}", depot.title(), self.path())));
+        let mut hash = HashingWriter::new(out);
+        if depot.read(&self.key(), 0..self.size, &mut hash)?.is_none() {
+            return wrong("it is not there");
+        }
+        let (_, digest, size) = hash.finish();
+        match depot.size(&self.key())? {
+            Some(there) if there != self.size => wrong(&format!(
+                "it has {there} bytes instead of the {} that were signed",
+                self.size
+            )),
+            _ if (digest, size) == (self.digest, self.size) => Ok(()),
+            _ => wrong("its bytes are not those that were signed"),
+        }
     }
 
     /// As a line of the index.

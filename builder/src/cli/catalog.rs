@@ -9,7 +9,7 @@ use clap::Subcommand;
 use imgrun::catalog::Entry;
 use imgrun::tuf::{Role, Signed, time};
 use imgrun::{Error, Progress, Result, Unit};
-use imgtool::publish::{Keep, Publisher};
+use imgtool::publish::{self, Keep};
 
 use super::cache::parse_age;
 use super::place::{Sign, Trust};
@@ -184,7 +184,7 @@ impl Verify {
     fn run(self, json: bool) -> Result<()> {
         let store = &self.read.store;
         let (depot, catalog) = self.read.trust.open(store)?;
-        let wrong = Publisher::examine(depot.as_ref(), &catalog, self.deep)?;
+        let wrong = publish::examine(depot.as_ref(), &catalog, self.deep)?;
         if let Some(first) = wrong.first() {
             let more = if wrong.len() > 1 {
                 format!(" (and {} more)", wrong.len() - 1)
@@ -256,7 +256,8 @@ impl Prune {
 
 impl Refresh {
     fn run(self, json: bool, progress: &Progress) -> Result<()> {
-        let catalog = self.sign.publisher(&self.store, progress, |publisher| publisher.refresh())?;
+        let catalog =
+            self.sign.publisher(&self.store, progress, |publisher| publisher.refresh())?;
         let timestamp = &catalog.trusted.timestamp;
         let (version, until) = (timestamp.version, time::to_text(timestamp.expires()));
         if json {

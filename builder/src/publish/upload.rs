@@ -1,10 +1,12 @@
 //! The plan of a publication, and its performance.
 
-use bundle::{Digest, HashingWriter};
-use imgrun::Unit;
+use std::io::Write;
+
 use imgrun::catalog::{Catalog, Entry};
+use imgrun::depot::Depot;
 use imgrun::interrupt;
 use imgrun::tuf::Targets;
+use imgrun::{Class, Stage, Unit};
 use serde::Serialize;
 
 use super::{Draft, Publisher};
@@ -124,22 +126,15 @@ impl Publisher<'_> {
     /// Compares what a reader gets with what was meant.
     fn read_back(&self, draft: &Draft) -> Result<()> {
         interrupt::check()?;
-        let found = self.digest(&draft.entry)?;
-        if found == Some((draft.entry.digest, draft.entry.size)) {
-            return Ok(());
-        }
-        Err(self.damaged(draft))
-    }
-
-    /// Digest and size of what is there.
-    fn digest(&self, entry: &Entry) -> Result<Option<(Digest, u64)>> {
+        let entry = &draft.entry;
         let title = format!("read back {}", entry.path());
         let stage = self.progress.stage(title, Unit::Bytes, Some(entry.size));
-        let mut hash = HashingWriter::new(std::io::sink());
-        let read = self.depot.read(&entry.key(), 0..entry.size + 1, &mut hash)?;
-        let (_, digest, size) = hash.finish();
+        entry.fetch(self.depot, &mut Counted(&stage)).map_err(|e| match e.class() {
+            Class::Trust => self.damaged(draft),
+            _ => e,
+        })?;
         stage.finish("read");
-        Ok(read.map(|_| (digest, size)))
+        Ok(())
     }
 
     /// Says of every bundle that `matches` that nobody should use it any more, and why; or, without
@@ -169,43 +164,47 @@ impl Publisher<'_> {
         })?;
         Ok(catalog.entries.into_iter().filter(|e| matches(e)).collect())
     }
+}
 
-    /// Reads every bundle that `catalog` lists and compares digests; `deep` reads the bytes, else
-    /// only sizes are compared. Returns what is wrong.
-    ///
-    /// # Errors
-    /// Where the depot can not be read.
-    pub fn examine(
-        depot: &dyn imgrun::depot::Depot,
-        catalog: &Catalog,
-        deep: bool,
-    ) -> Result<Vec<String>> {
-        let mut wrong = Vec::new();
-        for entry in &catalog.entries {
-            interrupt::check()?;
-            let (path, key) = (entry.path(), entry.key());
-            if !deep {
-                match depot.size(&key)? {
-                    None => wrong.push(format!("{path}: it is not there")),
-                    Some(size) if size != entry.size => {
-                        wrong.push(format!("{path}: it has {size} bytes instead of {}", entry.size))
-                    }
-                    Some(_) => {}
-                }
-                continue;
+/// Looks for every bundle that `catalog` lists; `deep` reads them and compares digests, else only
+/// sizes are compared. Returns what is wrong.
+///
+/// # Errors
+/// Where the depot can not be read.
+pub fn examine(depot: &dyn Depot, catalog: &Catalog, deep: bool) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for entry in &catalog.entries {
+        interrupt::check()?;
+        let path = entry.path();
+        if deep {
+            match entry.fetch(depot, &mut std::io::sink()) {
+                Err(error) if error.class() == Class::Trust => wrong.push(error.to_string()),
+                result => result?,
             }
-            let mut hash = HashingWriter::new(std::io::sink());
-            let read = depot.read(&key, 0..entry.size + 1, &mut hash)?;
-            let (_, digest, size) = hash.finish();
-            match read {
-                None => wrong.push(format!("{path}: it is not there")),
-                Some(_) if (digest, size) != (entry.digest, entry.size) => {
-                    wrong.push(format!("{path}: its bytes are not those that were signed"));
-                }
-                Some(_) => {}
-            }
+            continue;
         }
-        Ok(wrong)
+        match depot.size(&entry.key())? {
+            None => wrong.push(format!("{path}: it is not there")),
+            Some(size) if size != entry.size => {
+                wrong.push(format!("{path}: it has {size} bytes instead of {}", entry.size));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(wrong)
+}
+
+/// Lets a stage hear how many bytes were written, and forgets them.
+struct Counted<'a>(&'a Stage);
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.add(bytes.len() as u64);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod directory;
 pub mod probe;
+mod s3;
 
 use std::path::Path;
 
@@ -12,6 +13,8 @@ use imgrun::Stage;
 use imgrun::depot::{Depot, Directory};
 
 use crate::{Error, Result};
+
+pub use s3::Bucket;
 
 /// What is put.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +79,15 @@ pub trait Writable: Depot {
     /// Where it can not be removed.
     fn delete(&self, key: &str) -> Result<()>;
 
+    /// Removes what puts that were cut more than `unused_seconds` ago have left; returns how many.
+    ///
+    /// # Errors
+    /// Where that can not be found out.
+    fn sweep(&self, unused_seconds: u64) -> Result<usize> {
+        let _ = unused_seconds;
+        Ok(0)
+    }
+
     /// Whether [`Writable::put_new`] keeps its promise by what it is made of, so that nobody has to
     /// try.
     fn is_known_to_be_exclusive(&self) -> bool {
@@ -90,6 +102,9 @@ pub trait Writable: Depot {
 pub fn open(address: &str) -> Result<Box<dyn Writable>> {
     if let Some(path) = address.strip_prefix("file:") {
         return Ok(Box::new(Directory::new(path)?));
+    }
+    if address.starts_with("s3:") {
+        return Ok(Box::new(Bucket::new(address)?));
     }
     if address.starts_with("http://") || address.starts_with("https://") {
         return Err(Error::usage(format!("{address}: web servers can only be read")));

@@ -9,6 +9,7 @@ pub mod inject;
 pub mod kernel;
 pub mod oci;
 pub mod pack;
+mod patience;
 pub mod plan;
 pub mod publish;
 pub mod recipe;

@@ -1,8 +1,11 @@
 //! Where the numbered metadata end, whatever `timestamp.json` says.
 
-use imgrun::catalog::{Catalog, metadata_key, timestamp_key};
+use imgrun::catalog::{METADATA, metadata_key, timestamp_key};
 use imgrun::interrupt;
-use imgrun::tuf::{Clock, Envelope, Role, Root, Signed, Snapshot, State, Targets, Timestamp, open};
+use imgrun::tuf::{
+    Clock, Envelope, Role, Root, Signed, Snapshot, State, Targets, Timestamp, Trusted, open,
+    refresh,
+};
 
 use super::Publisher;
 use crate::{Error, Result};
@@ -35,32 +38,39 @@ impl Publisher<'_> {
     /// Reads the catalog as a client would, expired or not, and then whatever is beyond.
     pub(super) fn heads(&self) -> Result<Heads> {
         interrupt::check()?;
-        let there = self.depot.size(&timestamp_key())?.is_some();
-        let known = self.memory.load()?.is_some_and(|state| state.timestamp.is_some());
-        if there || known {
-            Catalog::open(self.depot, self.memory, Clock::Ignored)?;
-        }
         let state = self.memory.load()?.ok_or_else(no_root)?;
-        let root = root(&state)?;
+        if state.timestamp.is_none() && self.depot.size(&timestamp_key())?.is_none() {
+            // It is being made.
+            let root = root(&state)?;
+            return Ok(Heads {
+                targets: self.head(&root, None, None)?,
+                snapshot: self.head(&root, None, None)?,
+                timestamp: self.head(&root, None, None)?,
+                root,
+            });
+        }
+        let fetch = |name: &str, max: u64| self.depot.get(&format!("{METADATA}/{name}"), max);
+        let now = refresh(self.memory, &fetch, Clock::Ignored);
+        let Trusted { root, timestamp, snapshot, targets, files } =
+            now.map_err(|e| e.within(self.depot.title()))?;
         Ok(Heads {
-            targets: self.head(&root, &state)?,
-            snapshot: self.head(&root, &state)?,
-            timestamp: self.head(&root, &state)?,
+            targets: self.head(&root, Some(targets), files.targets)?,
+            snapshot: self.head(&root, Some(snapshot), files.snapshot)?,
+            timestamp: self.head(&root, Some(timestamp), files.timestamp)?,
             root,
         })
     }
 
-    fn head<T: Signed>(&self, root: &Root, state: &State) -> Result<Head<T>> {
-        let mut head = Head { number: 0, signed: None, bytes: Vec::new() };
-        if let Some(text) = state.file(T::ROLE)
-            && let Ok(signed) = open::<T>(root, text.as_bytes(), T::ROLE.name())
-        {
-            head = Head {
-                number: signed.version(),
-                signed: Some(signed),
-                bytes: text.as_bytes().to_vec(),
-            };
-        }
+    /// From what is known on.
+    fn head<T: Signed>(
+        &self,
+        root: &Root,
+        known: Option<T>,
+        file: Option<String>,
+    ) -> Result<Head<T>> {
+        let number = known.as_ref().map_or(0, Signed::version);
+        let bytes = file.unwrap_or_default().into_bytes();
+        let mut head = Head { number, signed: known, bytes };
         let last = head.number.saturating_add(AHEAD_MAX);
         while head.number < last {
             let number = head.number + 1;

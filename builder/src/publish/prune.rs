@@ -53,6 +53,9 @@ impl Publisher<'_> {
             imgrun::interrupt::check()?;
             self.depot.delete(&file.key)?;
         }
+        if !dry_run {
+            self.depot.sweep(keep.unused_seconds)?;
+        }
         Ok(Pruned { entries: gone, files })
     }
 

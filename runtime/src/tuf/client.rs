@@ -30,6 +30,8 @@ pub struct Trusted {
     pub snapshot: Snapshot,
     /// What is published.
     pub targets: Targets,
+    /// The same as files, as they came.
+    pub files: State,
 }
 
 /// What time it is for dates in metadata.
@@ -70,7 +72,7 @@ pub fn refresh(memory: &Memory, fetch: &Fetch<'_>, clock: Clock) -> Result<Trust
     let timestamp = session.timestamp(&root)?;
     let snapshot = session.snapshot(&root, &timestamp)?;
     let targets = session.targets(&root, &snapshot)?;
-    Ok(Trusted { root, timestamp, snapshot, targets })
+    Ok(Trusted { root, timestamp, snapshot, targets, files: session.state })
 }
 
 /// One refresh.

@@ -84,18 +84,28 @@ impl State {
 
     /// The version that a file says it has; 0 where there is none.
     fn version(&self, role: Role) -> u64 {
-        let file = self.file(role).and_then(|text| serde_json::from_str::<Envelope>(text).ok());
-        file.and_then(|file| file.signed.get("version")?.as_u64()).unwrap_or(0)
+        #[derive(Deserialize)]
+        struct File {
+            signed: Version,
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            version: u64,
+        }
+        let file = self.file(role).and_then(|text| serde_json::from_str::<File>(text).ok());
+        file.map_or(0, |file| file.signed.version)
     }
 
     /// The newer of both, file by file.
     fn newer(mut self, mut stored: State) -> State {
-        if stored.version(Role::Root) != self.version(Role::Root) {
+        if stored.root != self.root && stored.version(Role::Root) != self.version(Role::Root) {
             let ours = self.version(Role::Root) > stored.version(Role::Root);
             return if ours { self } else { stored };
         }
         for role in [Role::Timestamp, Role::Snapshot, Role::Targets] {
-            if stored.version(role) > self.version(role)
+            // Most are equal, and targets are long.
+            if stored.file(role) != self.file(role)
+                && stored.version(role) > self.version(role)
                 && let (Some(slot), Some(newer)) = (self.slot(role), stored.slot(role))
             {
                 *slot = newer.take();

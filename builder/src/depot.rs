@@ -14,7 +14,7 @@ use imgrun::depot::{Depot, Directory};
 
 use crate::{Error, Result};
 
-pub use s3::Bucket;
+pub use s3::{Bucket, Login};
 
 /// What is put.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,7 @@ pub fn open(address: &str) -> Result<Box<dyn Writable>> {
         return Ok(Box::new(Directory::new(path)?));
     }
     if address.starts_with("s3:") {
-        return Ok(Box::new(Bucket::new(address)?));
+        return Ok(Box::new(Bucket::new(address, None)?));
     }
     if address.starts_with("http://") || address.starts_with("https://") {
         return Err(Error::usage(format!("{address}: web servers can only be read")));

@@ -22,7 +22,9 @@ use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{Region, RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::config::{
+    Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+};
 use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -165,12 +167,27 @@ impl Status for aws_sdk_s3::config::http::HttpResponse {
     }
 }
 
+/// An access key, where it does not come from the environment.
+#[derive(Clone)]
+pub struct Login {
+    /// The access key's id.
+    pub id: String,
+    /// The secret access key.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login({})", self.id)
+    }
+}
+
 impl Bucket {
-    /// At `address`.
+    /// At `address`; `login` instead of what AWS's own tools would take.
     ///
     /// # Errors
     /// [`Class::Usage`] for an address that is none; [`Class::Host`] where no client can be made.
-    pub fn new(address: &str) -> Result<Self> {
+    pub fn new(address: &str, login: Option<Login>) -> Result<Self> {
         let Address { bucket, prefix, endpoint, region, path_style, profile } =
             Address::parse(address)?;
         let runtime = patience::runtime()?;
@@ -186,6 +203,10 @@ impl Bucket {
                 .http_client(http)
                 .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS_MAX))
                 .timeout_config(timeouts);
+            if let Some(Login { id, secret }) = login {
+                let given = Credentials::builder().provider_name("given").access_key_id(id);
+                loader = loader.credentials_provider(given.secret_access_key(secret).build());
+            }
             if let Some(region) = region {
                 loader = loader.region(Region::new(region));
             }

@@ -5,6 +5,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use crate::servers::{LOGIN, Server};
 use crate::world::{World, finish};
 
 const KILLS_DEFAULT: u64 = 40;
@@ -67,6 +68,19 @@ fn kills_at_random_moments() {
     let store = world.store("s");
     world.init(&store);
     random_kills(&world, &store, kills, &[]);
+}
+
+/// The same in a bucket, a quarter as often.
+#[test]
+fn kills_at_random_moments_in_a_bucket() {
+    let kills = std::env::var("IMGTOOL_KILLS").map_or(KILLS_DEFAULT, |n| n.parse().unwrap()) / 4;
+    let (world, server) = (World::new(), Server::moto());
+    server.make_bucket("images");
+    let store = server.bucket("images");
+    world.imgtool(["key", "new", "me", "--no-passphrase"]).ok();
+    let init = ["catalog", "init", &store, "--key", "me"];
+    finish(world.command().args(init).envs(LOGIN)).ok();
+    random_kills(&world, &store, kills, &LOGIN);
 }
 
 /// Two publishers at a time; both are killed after a random time, which goes up to what a whole

@@ -2,7 +2,9 @@
 //! programs say.
 
 mod attacks;
+mod contract;
 mod kills;
 mod races;
+mod servers;
 mod verbs;
 mod world;

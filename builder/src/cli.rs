@@ -3,9 +3,14 @@
 mod access;
 mod build;
 mod cache;
+mod catalog;
 mod flatten;
 mod inspect;
 mod kernel;
+mod key;
+mod passphrase;
+mod place;
+mod publish;
 
 use std::process::ExitCode;
 
@@ -32,6 +37,7 @@ Examples:
   imgtool flatten debian:12 -o root.ext4         only flatten an image's layers into ext4
   imgtool inspect ls -l root.ext4 /etc           look into one
   imgtool kernel build generic-6.1               build only the kernel
+  imgtool publish out/*.tar.zst --to file:/srv/images   sign and publish what was built
   imgrun run out/debian-12-x86_64.tar.zst -- uname -a
 
 Exit codes: 0 done, 1 `inspect diff` found a difference, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 network,
@@ -41,9 +47,12 @@ Exit codes: 0 done, 1 `inspect diff` found a difference, 2 usage, 3 wrong input,
 enum Verb {
     Build(build::Args),
     Cache(cache::Args),
+    Catalog(catalog::Args),
     Flatten(flatten::Args),
     Inspect(inspect::Args),
     Kernel(kernel::Args),
+    Key(key::Args),
+    Publish(publish::Args),
 }
 
 /// How progress and results are shown.
@@ -73,9 +82,12 @@ impl Cli {
         match self.verb {
             Verb::Build(args) => args.run(json, progress),
             Verb::Cache(args) => args.run(json, progress),
+            Verb::Catalog(args) => args.run(json, progress),
             Verb::Flatten(args) => args.run(json, progress),
             Verb::Inspect(args) => return args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),
+            Verb::Key(args) => args.run(json, progress),
+            Verb::Publish(args) => args.run(json, progress),
         }
         .map(|()| ExitCode::SUCCESS)
     }

@@ -3,14 +3,19 @@
 
 pub mod cache;
 pub mod date;
+pub mod depot;
 pub mod image;
 pub mod inject;
+pub mod inspect;
 pub mod kernel;
 pub mod oci;
 pub mod pack;
+mod patience;
 pub mod plan;
+pub mod publish;
 pub mod recipe;
 pub mod rootfs;
+pub mod sign;
 pub mod source;
 pub mod tar;
 

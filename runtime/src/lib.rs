@@ -50,7 +50,9 @@
 
 mod accel;
 mod cancel;
+pub mod catalog;
 mod console;
+pub mod depot;
 mod disk;
 mod doctor;
 mod error;
@@ -65,6 +67,7 @@ mod store;
 pub mod terminal;
 pub mod tool;
 mod tsc;
+pub mod tuf;
 mod vmm;
 
 pub use accel::{AccelChoice, Decision, RING0_RATE_MIN, choose as choose_accel};

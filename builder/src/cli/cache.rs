@@ -90,10 +90,11 @@ impl Prune {
 }
 
 /// An age in seconds.
-fn parse_age(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_age(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {
+        "s" => Some(1),
         "m" => Some(60),
         "h" => Some(60 * 60),
         "d" => Some(24 * 60 * 60),

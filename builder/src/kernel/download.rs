@@ -6,7 +6,7 @@ use std::time::Duration;
 use imgrun::Stage;
 use reqwest::{Client, StatusCode, Url, redirect};
 
-use crate::{Error, Result, oci};
+use crate::{Error, Result, patience};
 
 /// A server has this long to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub(super) fn download(
         .enable_all()
         .build()
         .map_err(|e| Error::host("start an asynchronous runtime").because(e))?;
-    oci::until_interrupt(&runtime, fetch(url, bytes_max, out, stage))
+    patience::run(&runtime, fetch(url, bytes_max, out, stage))
 }
 
 async fn fetch(url: &Url, bytes_max: u64, out: &mut dyn Write, stage: &Stage) -> Result<()> {

@@ -29,7 +29,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bundle::{Arch, Digest};
-use imgrun::{Progress, Stage, Unit, interrupt};
+use imgrun::{Progress, Stage, Unit};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -41,6 +41,7 @@ use super::wire::{
     DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, MANIFEST_BYTES_MAX, OCI_INDEX, OCI_MANIFEST,
 };
 use crate::cache::Cache;
+use crate::patience::run;
 use crate::source::{Layer, Resolved};
 use crate::{Error, Result, date};
 use last::Last;
@@ -93,32 +94,6 @@ fn layers(reference: &RegistryReference, image: &Image) -> Vec<(String, Descript
             (format!("{reference} layer {} ({})", i + 1, blob.digest), blob.clone())
         });
     named.collect()
-}
-
-/// Runs to the end or to a signal.
-pub(crate) fn run<T>(runtime: &Runtime, work: impl Future<Output = Result<T>>) -> Result<T> {
-    interrupt::check()?;
-    runtime.block_on(async {
-        tokio::select! {
-            result = work => result,
-            () = signalled() => Err(Error::interrupted()),
-        }
-    })
-}
-
-/// Returns when a signal has come; never where none can be waited for.
-async fn signalled() {
-    // A socket that becomes readable. It is ours alone, but for its mode, which nobody minds.
-    let watched = interrupt::fd().and_then(|fd| {
-        let socket = std::os::unix::net::UnixStream::from(fd.try_clone_to_owned().ok()?);
-        socket.set_nonblocking(true).ok()?;
-        tokio::net::UnixStream::from_std(socket).ok()
-    });
-    match watched {
-        // Any answer will do: an error must not keep a user from stopping us.
-        Some(socket) => drop(socket.readable().await),
-        None => std::future::pending().await,
-    }
 }
 
 /// Calls `ask` until it answers, or another try does not help.

@@ -1,0 +1,130 @@
+//! What nobody needs any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use imgrun::catalog::{Entry, INDEX, METADATA, TARGETS, entries, target_key};
+use imgrun::tuf::{Role, Targets, time};
+
+use super::Publisher;
+use crate::Result;
+use crate::depot::Listed;
+
+/// What stays.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// So many versions of each name and architecture, those published last; `None`: all.
+    pub newest: Option<usize>,
+    /// Whether yanked versions stay.
+    pub yanked: bool,
+    /// Files that nothing names stay for so many seconds: they may be a publication under way, or a
+    /// reader may be between two files of an older catalog.
+    pub unused_seconds: u64,
+}
+
+/// What was, or would be, taken away.
+#[derive(Clone, Debug, Default)]
+pub struct Pruned {
+    /// Bundles that are no longer listed.
+    pub entries: Vec<Entry>,
+    /// Files that were removed.
+    pub files: Vec<Listed>,
+}
+
+impl Publisher<'_> {
+    /// Takes out of the catalog what `keep` does not keep, and out of the depot what no bundle, no
+    /// index and no present metadata is. The kernel of an image that stays, stays.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub fn prune(&self, keep: Keep, dry_run: bool) -> Result<Pruned> {
+        let heads = self.heads()?;
+        let before = heads.targets.signed.as_ref().map(entries).transpose()?.unwrap_or_default();
+        let stays = kept(&before, keep);
+        let gone = before.into_iter().filter(|e| !stays.contains(&e.path())).collect();
+        if !dry_run {
+            self.commit(&|targets| without(targets, keep))?;
+        }
+        // Read again: others may have published since.
+        let heads = self.heads()?;
+        let Some(targets) = &heads.targets.signed else { return Ok(Pruned::default()) };
+        let stays = kept(&entries(targets)?, keep);
+        let files = self.unused(&heads, targets, &stays, keep)?;
+        for file in files.iter().filter(|_| !dry_run) {
+            imgrun::interrupt::check()?;
+            self.depot.delete(&file.key)?;
+        }
+        if !dry_run {
+            self.depot.sweep(keep.unused_seconds)?;
+        }
+        Ok(Pruned { entries: gone, files })
+    }
+
+    /// The files that are neither needed nor young.
+    fn unused(
+        &self,
+        heads: &super::head::Heads,
+        targets: &Targets,
+        stays: &BTreeSet<String>,
+        keep: Keep,
+    ) -> Result<Vec<Listed>> {
+        let named: BTreeSet<String> = targets
+            .targets
+            .iter()
+            .filter(|(path, target)| {
+                let ours = target.custom.is_some() && *path != INDEX;
+                !ours || stays.contains(*path)
+            })
+            .filter_map(|(path, target)| Some(target_key(path, &target.digest()?)))
+            .collect();
+        let old = |file: &Listed| file.modified + keep.unused_seconds <= time::now();
+        let mut files = self.depot.list(&format!("{TARGETS}/"))?;
+        files.retain(|file| old(file) && !named.contains(&file.key));
+        let versions = BTreeMap::from([
+            (Role::Targets, heads.targets.signed.as_ref().map_or(0, |t| t.version)),
+            (Role::Snapshot, heads.snapshot.signed.as_ref().map_or(0, |s| s.version)),
+            (Role::Timestamp, heads.timestamp.signed.as_ref().map_or(0, |t| t.version)),
+        ]);
+        let superseded = |file: &Listed| {
+            let name = file.key.strip_prefix(&format!("{METADATA}/"));
+            let mut parts = name.unwrap_or_default().split('.');
+            let number = parts.next().and_then(|n| n.parse::<u64>().ok());
+            let role = parts.next().and_then(|role| role.parse::<Role>().ok());
+            let last = role.and_then(|role| versions.get(&role));
+            number.zip(last).is_some_and(|(number, last)| number < *last)
+        };
+        let metadata = self.depot.list(&format!("{METADATA}/"))?;
+        files.extend(metadata.into_iter().filter(|file| old(file) && superseded(file)));
+        Ok(files)
+    }
+}
+
+/// `targets` without what does not stay.
+fn without(targets: &Targets, keep: Keep) -> Result<Option<Targets>> {
+    let before = entries(targets)?;
+    let stays = kept(&before, keep);
+    let mut next = targets.clone();
+    for entry in before.iter().filter(|e| !stays.contains(&e.path())) {
+        next.targets.remove(&entry.path());
+    }
+    Ok((next != *targets).then_some(next))
+}
+
+/// The paths of those that stay.
+fn kept(all: &[Entry], keep: Keep) -> BTreeSet<String> {
+    let mut groups: BTreeMap<_, Vec<&Entry>> = BTreeMap::new();
+    for entry in all.iter().filter(|e| keep.yanked || e.about.yanked.is_none()) {
+        groups.entry((&entry.name, entry.arch)).or_default().push(entry);
+    }
+    let mut stays: Vec<&Entry> = Vec::new();
+    for group in groups.values_mut() {
+        group.sort_by(|a, b| {
+            let key = |e: &Entry| (e.about.published.clone(), e.version.clone());
+            key(b).cmp(&key(a))
+        });
+        stays.extend(group.iter().take(keep.newest.unwrap_or(usize::MAX)));
+    }
+    let kernels: BTreeSet<_> =
+        stays.iter().filter_map(|e| Some(e.about.kernel.as_ref()?.digest)).collect();
+    let needed = all.iter().filter(|e| kernels.contains(&e.digest));
+    stays.iter().copied().chain(needed).map(Entry::path).collect()
+}

@@ -1,0 +1,260 @@
+//! The plan of a publication, and its performance.
+
+use std::io::Write;
+
+use imgrun::catalog::{Catalog, Entry};
+use imgrun::depot::Depot;
+use imgrun::interrupt;
+use imgrun::tuf::Targets;
+use imgrun::{Class, Stage, Unit};
+use serde::Serialize;
+
+use super::{Draft, Publisher};
+use crate::depot::{Body, Put};
+use crate::{Error, Result};
+
+/// What has to happen to a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It goes up and is listed.
+    Upload,
+    /// It is there, not listed yet: a publication was cut, or lists it for another name.
+    List,
+    /// It is published already.
+    Nothing,
+}
+
+/// A line of the plan.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The bundle.
+    pub draft: Draft,
+    /// What has to happen.
+    pub action: Action,
+}
+
+/// What a publication is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Publish bundles without tests that passed.
+    pub untested: bool,
+}
+
+/// What a publication did.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The bundles and what had to happen.
+    pub items: Vec<Item>,
+    /// The version of the targets that list them.
+    pub version: u64,
+}
+
+impl Publisher<'_> {
+    /// What publishing `drafts` would do. Nothing is written.
+    ///
+    /// # Errors
+    /// Where they can not be published: see [`Publisher::publish`].
+    pub fn plan(&self, drafts: Vec<Draft>, options: Options) -> Result<Vec<Item>> {
+        for draft in &drafts {
+            if !draft.entry.about.tested && !options.untested {
+                let file = draft.file.display();
+                return Err(Error::input(format!("{file}: it was not tested"))
+                    .hint("imgtool test boots it; --untested publishes it as it is"));
+            }
+        }
+        let heads = self.heads()?;
+        let base = heads.targets.signed.as_ref().map(imgrun::catalog::entries).transpose()?;
+        let base = base.unwrap_or_default();
+        let entries: Vec<Entry> = drafts.iter().map(|d| d.entry.clone()).collect();
+        merge(&base, &entries)?;
+        let item = |draft: Draft| {
+            let there = self.depot.size(&draft.entry.key())?;
+            let listed = base.iter().any(|e| same(e, &draft.entry));
+            let action = match (there, listed) {
+                (None, _) => Action::Upload,
+                (Some(size), _) if size != draft.entry.size => return Err(self.damaged(&draft)),
+                (Some(_), false) => Action::List,
+                (Some(_), true) => Action::Nothing,
+            };
+            Ok(Item { draft, action })
+        };
+        drafts.into_iter().map(item).collect()
+    }
+
+    /// Performs a plan: any number of times, at the same time as any others.
+    ///
+    /// # Errors
+    /// [`crate::Class::Input`] where another bundle has that name, version and architecture already,
+    /// or the kernel of an image is not published; [`crate::Class::Trust`] where what was read back
+    /// is not what went up, or keys are missing.
+    pub fn publish(&self, items: Vec<Item>) -> Result<Report> {
+        for item in items.iter().filter(|item| item.action != Action::Nothing) {
+            self.upload(&item.draft)?;
+            self.read_back(&item.draft)?;
+        }
+        let entries: Vec<Entry> = items.iter().map(|i| i.draft.entry.clone()).collect();
+        let stage = self.progress.stage("publish the catalog", Unit::Items, None);
+        let catalog = self.commit(&|targets| change(targets, &entries))?;
+        // A prune that ran meanwhile may have taken what nothing named yet.
+        for item in &items {
+            if self.depot.size(&item.draft.entry.key())?.is_none() {
+                self.upload(&item.draft)?;
+            }
+        }
+        let version = catalog.trusted.targets.version;
+        stage.finish(format!("version {version}"));
+        Ok(Report { items, version })
+    }
+
+    fn damaged(&self, draft: &Draft) -> Error {
+        let (title, key) = (self.depot.title(), draft.entry.key());
+        Error::trust(format!("{title}: {key}: what is there is not what it is named after"))
+            .hint("nothing is ever overwritten: remove that file, then publish again")
+    }
+
+    fn upload(&self, draft: &Draft) -> Result<()> {
+        let Draft { file, entry } = draft;
+        let stage =
+            self.progress.stage(format!("upload {}", entry.path()), Unit::Bytes, Some(entry.size));
+        let body = Body::File { path: file, size: entry.size, stage: &stage };
+        let put = self.depot.put_new(&entry.key(), body)?;
+        stage.finish(if put == Put::Created { "uploaded" } else { "was there" });
+        Ok(())
+    }
+
+    /// Compares what a reader gets with what was meant.
+    fn read_back(&self, draft: &Draft) -> Result<()> {
+        interrupt::check()?;
+        let entry = &draft.entry;
+        let title = format!("read back {}", entry.path());
+        let stage = self.progress.stage(title, Unit::Bytes, Some(entry.size));
+        entry.fetch(self.depot, &mut Counted(&stage)).map_err(|e| match e.class() {
+            Class::Trust => self.damaged(draft),
+            _ => e,
+        })?;
+        stage.finish("read");
+        Ok(())
+    }
+
+    /// Says of every bundle that `matches` that nobody should use it any more, and why; or, without
+    /// a reason, takes that back. The bytes stay. Returns those that it found.
+    ///
+    /// # Errors
+    /// Where none matches, and as [`Publisher::publish`].
+    pub fn yank(
+        &self,
+        matches: &dyn Fn(&Entry) -> bool,
+        reason: Option<&str>,
+    ) -> Result<Vec<Entry>> {
+        let catalog = self.commit(&|targets| {
+            let mut next = targets.clone();
+            let mut found = false;
+            for mut entry in imgrun::catalog::entries(targets)? {
+                if matches(&entry) {
+                    found = true;
+                    entry.about.yanked = reason.map(str::to_string);
+                    next.targets.insert(entry.path(), entry.to_target());
+                }
+            }
+            if !found {
+                return Err(Error::usage("the catalog lists no such bundle"));
+            }
+            Ok((next != *targets).then_some(next))
+        })?;
+        Ok(catalog.entries.into_iter().filter(|e| matches(e)).collect())
+    }
+}
+
+/// Looks for every bundle that `catalog` lists; `deep` reads them and compares digests, else only
+/// sizes are compared. Returns what is wrong.
+///
+/// # Errors
+/// Where the depot can not be read.
+pub fn examine(depot: &dyn Depot, catalog: &Catalog, deep: bool) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for entry in &catalog.entries {
+        interrupt::check()?;
+        let path = entry.path();
+        if deep {
+            match entry.fetch(depot, &mut std::io::sink()) {
+                Err(error) if error.class() == Class::Trust => wrong.push(error.to_string()),
+                result => result?,
+            }
+            continue;
+        }
+        match depot.size(&entry.key())? {
+            None => wrong.push(format!("{path}: it is not there")),
+            Some(size) if size != entry.size => {
+                wrong.push(format!("{path}: it has {size} bytes instead of {}", entry.size));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(wrong)
+}
+
+/// Lets a stage hear how many bytes were written, and forgets them.
+struct Counted<'a>(&'a Stage);
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.add(bytes.len() as u64);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether both are the same publication of the same bytes.
+fn same(a: &Entry, b: &Entry) -> bool {
+    a.path() == b.path() && a.digest == b.digest
+}
+
+/// `entries` on top of `base`: those that have to be added.
+///
+/// # Errors
+/// Where one would replace another, or an image's kernel is nowhere.
+fn merge(base: &[Entry], entries: &[Entry]) -> Result<Vec<Entry>> {
+    let mut new: Vec<Entry> = Vec::new();
+    for entry in entries {
+        let there = base.iter().chain(&new).find(|e| e.path() == entry.path());
+        match there {
+            Some(there) if there.digest == entry.digest => {}
+            Some(there) => {
+                let (title, digest) = (entry.title(), there.digest);
+                return Err(Error::input(format!(
+                    "{title} is published already, with other bytes ({digest})"
+                ))
+                .hint("a version never changes: publish a new one"));
+            }
+            None => new.push(entry.clone()),
+        }
+    }
+    for entry in entries {
+        let Some(kernel) = &entry.about.kernel else { continue };
+        let known = |e: &&Entry| e.digest == kernel.digest && e.arch == entry.arch;
+        if base.iter().chain(&new).find(known).is_none() {
+            let (title, digest) = (entry.title(), kernel.digest.short());
+            return Err(Error::input(format!(
+                "{title} needs the kernel {}:{} ({digest}), which is not published",
+                kernel.name, kernel.version
+            ))
+            .hint("name the kernel's bundle, too: imgtool publish KERNEL IMAGE --to STORE"));
+        }
+    }
+    Ok(new)
+}
+
+fn change(targets: &Targets, entries: &[Entry]) -> Result<Option<Targets>> {
+    let base = imgrun::catalog::entries(targets)?;
+    let new = merge(&base, entries)?;
+    if new.is_empty() {
+        return Ok(None);
+    }
+    let mut next = targets.clone();
+    next.targets.extend(new.iter().map(|entry| (entry.path(), entry.to_target())));
+    Ok(Some(next))
+}

@@ -1,0 +1,159 @@
+//! One contract for all stores, on real servers.
+
+use std::fs;
+use std::sync::Barrier;
+
+use imgrun::depot::{Depot, Http};
+use imgrun::{Class, Progress, Unit};
+use imgtool::depot::probe::{Verdict, probe};
+use imgtool::depot::{self, Body, Bucket, Login, Put, Writable};
+
+use crate::servers::{LOGIN, Server};
+use crate::world::{World, finish};
+
+fn bucket(server: &Server) -> Bucket {
+    let [(_, id), (_, secret)] = LOGIN;
+    let login = Login { id: id.to_string(), secret: secret.to_string() };
+    Bucket::new(&server.bucket("images"), Some(login)).unwrap()
+}
+
+fn read(depot: &dyn Depot, key: &str, range: std::ops::Range<u64>) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let n = depot.read(key, range, &mut bytes).unwrap()?;
+    assert_eq!(n, bytes.len() as u64);
+    Some(bytes)
+}
+
+/// What everybody may rely on who reads.
+fn reads(depot: &dyn Depot, key: &str, content: &[u8]) {
+    let size = content.len() as u64;
+    assert_eq!(depot.size(key).unwrap(), Some(size));
+    assert_eq!(read(depot, key, 0..size).unwrap(), content);
+    assert_eq!(read(depot, key, 0..size + 100).unwrap(), content);
+    assert_eq!(read(depot, key, 0..3).unwrap(), &content[..3]);
+    assert_eq!(read(depot, key, 2..5).unwrap(), &content[2..5]);
+    assert_eq!(read(depot, key, size - 1..size + 9).unwrap(), &content[content.len() - 1..]);
+    assert_eq!(depot.get(key, size).unwrap().unwrap(), content);
+    let error = depot.get(key, size - 1).unwrap_err();
+    assert_eq!(error.class(), Class::Trust, "{error}");
+    for absent in ["targets/none", "none/at/all"] {
+        assert_eq!(read(depot, absent, 0..10), None);
+        assert_eq!(depot.size(absent).unwrap(), None);
+        assert_eq!(depot.get(absent, 10).unwrap(), None);
+    }
+    for wrong in ["../up", "/root", "a//b", "a/../b", "", "a b", ".hidden", "ä"] {
+        assert!(depot.size(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+/// What everybody may rely on who writes; `exclusive` depots promise more.
+fn writes(world: &World, depot: &dyn Writable, exclusive: bool) {
+    let key = "targets/one+two~3.json";
+    assert_eq!(depot.list("targets/").unwrap(), []);
+    assert_eq!(depot.put_new(key, Body::Bytes(b"0123456789")).unwrap(), Put::Created);
+    reads(depot, key, b"0123456789");
+    if exclusive {
+        assert_eq!(depot.put_new(key, Body::Bytes(b"other")).unwrap(), Put::Exists);
+        reads(depot, key, b"0123456789");
+        assert_eq!(probe(depot).unwrap(), Verdict::Exclusive);
+        contended(depot);
+    }
+    // More than one part of a multipart upload, which takes 16 MiB parts.
+    let big: Vec<u8> =
+        (0..40_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let path = world.path("big");
+    fs::write(&path, &big).unwrap();
+    let stage = Progress::silent().stage("big", Unit::Bytes, None);
+    let body = Body::File { path: &path, size: big.len() as u64, stage: &stage };
+    assert_eq!(depot.put_new("targets/big", body).unwrap(), Put::Created);
+    assert_eq!(depot.put_new("targets/big", body).unwrap(), Put::Exists);
+    assert!(read(depot, "targets/big", 0..big.len() as u64).unwrap() == big);
+    let middle = 20_000_000..20_000_100;
+    assert_eq!(read(depot, "targets/big", middle.clone()).unwrap(), &big[20_000_000..20_000_100]);
+
+    depot.replace("metadata/timestamp.json", b"1").unwrap();
+    depot.replace("metadata/timestamp.json", b"22").unwrap();
+    assert_eq!(depot.get("metadata/timestamp.json", 9).unwrap().unwrap(), b"22");
+    let listed = depot.list("targets/").unwrap();
+    let found: Vec<_> = listed.iter().map(|l| (l.key.as_str(), l.size)).collect();
+    assert_eq!(found, [("targets/big", big.len() as u64), (key, 10)]);
+    assert!(listed.iter().all(|l| l.modified > 1_700_000_000));
+    depot.delete("targets/big").unwrap();
+    depot.delete("targets/big").unwrap();
+    assert_eq!(depot.size("targets/big").unwrap(), None);
+    assert_eq!(depot.sweep(0).unwrap(), 0);
+}
+
+/// Many threads create the same key with bytes of their own: one wins, and its bytes are there.
+fn contended(depot: &dyn Writable) {
+    for round in 0..5 {
+        let key = format!("metadata/{round}.json");
+        let barrier = Barrier::new(8);
+        let winners: Vec<u8> = std::thread::scope(|threads| {
+            let put = |n: u8| {
+                let (key, barrier) = (&key, &barrier);
+                threads.spawn(move || {
+                    barrier.wait();
+                    depot.put_new(key, Body::Bytes(&[n; 1000])).unwrap() == Put::Created
+                })
+            };
+            let threads: Vec<_> = (0..8).map(|n| (n, put(n))).collect();
+            threads.into_iter().filter_map(|(n, t)| t.join().unwrap().then_some(n)).collect()
+        });
+        assert_eq!(winners.len(), 1, "round {round}");
+        assert_eq!(depot.get(&key, 1000).unwrap().unwrap(), [winners[0]; 1000]);
+    }
+}
+
+#[test]
+fn a_directory_keeps_the_contract() {
+    let world = World::new();
+    let depot = depot::open(&world.store("s")).unwrap();
+    writes(&world, depot.as_ref(), true);
+    let drafts = fs::read_dir(world.path("s/targets")).unwrap().flatten();
+    let drafts: Vec<_> =
+        drafts.filter(|d| d.file_name().to_string_lossy().starts_with('.')).collect();
+    assert_eq!(drafts.len(), 0);
+}
+
+#[test]
+fn a_web_server_keeps_the_reading_half() {
+    let world = World::new();
+    let depot = depot::open(&world.store("s")).unwrap();
+    depot.put_new("targets/one+two~3.json", Body::Bytes(b"0123456789")).unwrap();
+    let server = Server::web(&world.path("s"));
+    let http = Http::new(&format!("http://127.0.0.1:{}/", server.port)).unwrap();
+    reads(&http, "targets/one+two~3.json", b"0123456789");
+    drop(server);
+    let error = http.size("targets/one").unwrap_err();
+    assert_eq!(error.class(), Class::Network, "{error}");
+}
+
+#[test]
+fn a_bucket_keeps_the_contract() {
+    let (world, server) = (World::new(), Server::moto());
+    server.make_bucket("images");
+    writes(&world, &bucket(&server), true);
+}
+
+/// s3rver takes `If-None-Match: *` and overwrites.
+#[test]
+fn a_bucket_that_overwrites_is_refused_unless_there_is_one_writer() {
+    let world = World::new();
+    let server = Server::s3rver(&world.path("buckets"));
+    server.make_bucket("images");
+    let depot = bucket(&server);
+    assert!(matches!(probe(&depot).unwrap(), Verdict::Broken(_)));
+    assert_eq!(depot.list("probe/").unwrap(), [], "it cleans up");
+    let store = server.bucket("images");
+    let imgtool = |args: &[&str]| finish(world.command().args(args).envs(LOGIN));
+    imgtool(&["key", "new", "me", "--no-passphrase"]).ok();
+    let init = ["catalog", "init", &store, "--key", "me"];
+    imgtool(&init).fails(6, "several publishers can not share this store: it overwrites");
+    imgtool(&[&init[..], &["--single-writer"]].concat()).ok();
+    let kernel = world.kernel("linux", "6.1");
+    let publish = ["publish", kernel.to_str().unwrap(), "--to", &store, "--untested"];
+    imgtool(&publish).fails(6, "--single-writer");
+    imgtool(&[&publish[..], &["--single-writer"]].concat()).ok();
+    imgtool(&["catalog", "verify", &store, "--deep"]).ok();
+}

@@ -1,0 +1,132 @@
+//! `kill -9`: at every system call that matters, and at random moments.
+//!
+//! The random ones are 40 by default; `IMGTOOL_KILLS=200` asks for more.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
+
+use crate::servers::{LOGIN, Server};
+use crate::world::{World, finish};
+
+const KILLS_DEFAULT: u64 = 40;
+/// More than any of the calls below is made by one publication.
+const CALLS_MAX: usize = 60;
+
+/// A reader that was never here before finds a valid catalog; one that was, too.
+fn verify(world: &World, store: &str, why: &str) {
+    for state in ["reader", "fresh"] {
+        let _ = std::fs::remove_dir_all(world.path("fresh"));
+        let mut command = world.command();
+        command.env("IMGTOOL_STATE", world.path(state));
+        command.env("IMGTOOL_ROOT", world.path("root.json"));
+        let outcome = finish(command.args(["catalog", "verify", store, "--deep"]));
+        assert!(outcome.output.status.success(), "{state} {why}: {}", outcome.errors());
+    }
+}
+
+/// The depot and the host's memory survive a kill at every call that changes a file system: for each
+/// kind of call at the first, the second, … until a publication makes no more of them.
+#[test]
+fn a_kill_at_every_write() {
+    let world = World::new();
+    let store = world.store("s");
+    world.init(&store);
+    let mut kills = 0;
+    let calls = ["write", "fsync", "linkat,link", "renameat,renameat2,rename", "unlink,unlinkat"];
+    for calls in calls.into_iter().chain(["openat", "mkdir"]) {
+        for n in 1.. {
+            assert!(n < CALLS_MAX * 5, "{calls}: it never ends");
+            // Files are opened for many reasons: every fifth will do.
+            let n = if calls == "openat" { 30 + 5 * n } else { n };
+            let name = format!("{}-{n}", calls.split(',').next().unwrap());
+            let bundle = world.kernel(&name, "1");
+            let bundle = bundle.to_str().unwrap();
+            let inject = format!("inject={calls}:signal=KILL:when={n}");
+            let trace = ["-f", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &inject];
+            let mut command = world.wrapped("strace", &trace);
+            command.arg(env!("CARGO_BIN_EXE_imgtool"));
+            let status =
+                finish(command.args(["publish", bundle, "--to", &store, "--untested"])).output;
+            if status.status.success() {
+                break;
+            }
+            assert_eq!(status.status.signal(), Some(9), "{calls} {n}: {status:?}");
+            kills += 1;
+            verify(&world, &store, &format!("killed at {calls} {n}"));
+            world.imgtool(["publish", bundle, "--to", &store, "--untested"]).ok();
+        }
+    }
+    assert!(kills > 30, "only {kills} kills");
+    let shown = world.imgtool(["catalog", "show", &store, "--json"]).ok().json();
+    assert!(shown["bundles"].as_array().unwrap().len() > kills);
+}
+
+#[test]
+fn kills_at_random_moments() {
+    let kills = std::env::var("IMGTOOL_KILLS").map_or(KILLS_DEFAULT, |n| n.parse().unwrap());
+    let world = World::new();
+    let store = world.store("s");
+    world.init(&store);
+    random_kills(&world, &store, kills, &[]);
+}
+
+/// The same in a bucket, a quarter as often.
+#[test]
+fn kills_at_random_moments_in_a_bucket() {
+    let kills = std::env::var("IMGTOOL_KILLS").map_or(KILLS_DEFAULT, |n| n.parse().unwrap()) / 4;
+    let (world, server) = (World::new(), Server::moto());
+    server.make_bucket("images");
+    let store = server.bucket("images");
+    world.imgtool(["key", "new", "me", "--no-passphrase"]).ok();
+    let init = ["catalog", "init", &store, "--key", "me"];
+    finish(world.command().args(init).envs(LOGIN)).ok();
+    random_kills(&world, &store, kills, &LOGIN);
+}
+
+/// Two publishers at a time; both are killed after a random time, which goes up to what a whole
+/// publication takes. Then the catalog has to be valid, and both commands have to finish.
+pub(crate) fn random_kills(world: &World, store: &str, kills: u64, env: &[(&str, &str)]) {
+    let publish = |name: &str, version: u64| {
+        let bundle = world.kernel(name, &version.to_string());
+        let mut command = world.command();
+        command.env("IMGTOOL_STATE", world.path(name));
+        command.env("IMGTOOL_ROOT", world.path("root.json")).envs(env.iter().copied());
+        command.arg("-q").arg("publish").arg(bundle).args(["--to", store, "--untested"]);
+        command
+    };
+    let began = Instant::now();
+    finish(&mut publish("a", 0)).ok();
+    let whole = began.elapsed();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut killed = 0;
+    let mut version = 0;
+    while killed < kills {
+        version += 1;
+        let mut children = ["a", "b"].map(|name| publish(name, version).spawn().unwrap());
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let part = (random >> 40) as f64 / (1_u64 << 24) as f64;
+        std::thread::sleep(Duration::from_secs_f64(whole.as_secs_f64() * 1.4 * part));
+        for child in &mut children {
+            let _ = child.kill();
+            killed += u64::from(child.wait().unwrap().signal() == Some(9));
+        }
+        verify_with(world, store, env);
+        for name in ["a", "b"] {
+            finish(&mut publish(name, version)).ok();
+        }
+        assert!(version < 20 * kills, "nothing is killed");
+    }
+    let mut command = world.command();
+    command.args(["catalog", "show", store, "--json"]).envs(env.iter().copied());
+    let shown = finish(&mut command).ok().json();
+    assert_eq!(shown["bundles"].as_array().unwrap().len() as u64, 2 * version + 1);
+}
+
+fn verify_with(world: &World, store: &str, env: &[(&str, &str)]) {
+    if env.is_empty() {
+        return verify(world, store, "at a random moment");
+    }
+    let mut command = world.command();
+    command.args(["catalog", "verify", store, "--deep"]).envs(env.iter().copied());
+    finish(&mut command).ok();
+}

@@ -1,0 +1,10 @@
+//! Catalogs and publishing, from the outside and from within: attacks, races, kills, and what other
+//! programs say.
+
+mod attacks;
+mod contract;
+mod kills;
+mod races;
+mod servers;
+mod verbs;
+mod world;

@@ -1,0 +1,91 @@
+//! Real servers on loopback: `tests/setup tests` installs them.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A server has this long to take its first connection; the machine may be busy.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// What tests/setup put there.
+pub(crate) fn judges() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges")
+}
+
+/// A server, killed when this is dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Server {
+    fn start(port: u16, command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let spawned = command.spawn();
+        let child = spawned.unwrap_or_else(|e| panic!("{command:?}: {e}: run tests/setup tests"));
+        let mut server = Server { child, port };
+        let began = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(began.elapsed() < START_MAX, "{command:?} does not start");
+            assert_eq!(server.child.try_wait().unwrap(), None, "{command:?} ended");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        server
+    }
+
+    /// Files of a directory.
+    pub(crate) fn web(dir: &Path) -> Self {
+        let port = free_port();
+        let mut command = Command::new("python3");
+        command.args(["-m", "http.server", "--bind", "127.0.0.1", "--directory"]).arg(dir);
+        Self::start(port, command.arg(port.to_string()))
+    }
+
+    /// A bucket server that keeps its promises.
+    pub(crate) fn moto() -> Self {
+        let port = free_port();
+        let mut command = Command::new(judges().join("python/bin/moto_server"));
+        Self::start(port, command.args(["-H", "127.0.0.1", "-p", &port.to_string()]))
+    }
+
+    /// One that ignores conditions, and overwrites.
+    pub(crate) fn s3rver(dir: &Path) -> Self {
+        let port = free_port();
+        fs::create_dir_all(dir).unwrap();
+        let mut command = Command::new(judges().join("node/node_modules/.bin/s3rver"));
+        command.arg("-d").arg(dir).args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+        Self::start(port, &mut command)
+    }
+
+    /// A bucket's address there.
+    pub(crate) fn bucket(&self, bucket: &str) -> String {
+        format!("s3://{bucket}/catalog?endpoint=http://127.0.0.1:{}&region=us-east-1", self.port)
+    }
+
+    /// Makes a bucket, by boto3.
+    pub(crate) fn make_bucket(&self, name: &str) {
+        let script = "import boto3, sys\nboto3.client('s3', endpoint_url=sys.argv[1], \
+                      region_name='us-east-1').create_bucket(Bucket=sys.argv[2])";
+        let mut command = Command::new(judges().join("python/bin/python"));
+        command.args(["-c", script, &format!("http://127.0.0.1:{}", self.port), name]);
+        let output = command.envs(LOGIN).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// What s3rver wants; moto takes any.
+pub(crate) const LOGIN: [(&str, &str); 2] =
+    [("AWS_ACCESS_KEY_ID", "S3RVER"), ("AWS_SECRET_ACCESS_KEY", "S3RVER")];

@@ -1,0 +1,83 @@
+//! Where bundles are kept for others: a directory, a web server, a bucket, a registry.
+//!
+//! A depot knows nothing of bundles: it has files under keys. This is its reading half, which is
+//! all that a host needs; writing is the builder's. (The [`Store`](crate::Store) is what this host
+//! has taken in; a depot is where it comes from.)
+
+mod directory;
+mod http;
+
+use std::fmt::Debug;
+use std::io::Write;
+use std::ops::Range;
+
+use crate::{Error, Result};
+
+pub use directory::Directory;
+pub use http::Http;
+
+/// A key is at most this long.
+const KEY_BYTES_MAX: usize = 512;
+
+/// The reading half of a place that keeps files under keys.
+pub trait Depot: Debug + Send + Sync {
+    /// What errors call it: its address.
+    fn title(&self) -> String;
+
+    /// Copies the bytes `range` of the file under `key` to `out`, fewer where it ends before; never
+    /// more, whatever the other side sends. Returns how many there were, or `None` for no file.
+    ///
+    /// # Errors
+    /// Where the file can not be read, or `out` not written. What was copied is then worthless.
+    fn read(&self, key: &str, range: Range<u64>, out: &mut dyn Write) -> Result<Option<u64>>;
+
+    /// The size of the file under `key`, or `None` for no file.
+    ///
+    /// # Errors
+    /// Where that can not be found out.
+    fn size(&self, key: &str) -> Result<Option<u64>>;
+
+    /// The whole file under `key`, if it has at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// As [`Depot::read`], and where it is longer.
+    fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        let found = self.read(key, 0..bytes_max.saturating_add(1), &mut bytes)?;
+        if found.is_some_and(|found| found > bytes_max) {
+            let title = self.title();
+            return Err(Error::trust(format!("{title}: {key}: more than {bytes_max} bytes")));
+        }
+        Ok(found.map(|_| bytes))
+    }
+}
+
+/// Refuses what could be anything but a plain path below the depot: `a/b.c`, of letters, digits and
+/// `. _ + ~ -`.
+///
+/// # Errors
+/// [`crate::Class::Bug`] for others: keys are made by us.
+pub fn check_key(key: &str) -> Result<()> {
+    let part = |part: &str| {
+        let plain = |c: u8| c.is_ascii_alphanumeric() || b"._+~-".contains(&c);
+        !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain)
+    };
+    if key.len() <= KEY_BYTES_MAX && key.split('/').all(part) {
+        return Ok(());
+    }
+    Err(Error::bug(format!("{key:?} can not be a key")))
+}
+
+/// Opens the reading half of the depot at `address`: `file:/dir`, `http://…`, `https://…`.
+///
+/// # Errors
+/// [`crate::Class::Usage`] for another address, and where no client can be made.
+pub fn open(address: &str) -> Result<Box<dyn Depot>> {
+    if let Some(path) = address.strip_prefix("file:") {
+        return Ok(Box::new(Directory::new(path)?));
+    }
+    if address.starts_with("http://") || address.starts_with("https://") {
+        return Ok(Box::new(Http::new(address)?));
+    }
+    Err(Error::usage(format!("{address}: it is no file:, http: or https: address")))
+}

@@ -49,57 +49,56 @@ impl Numbers {
             order: Vec::with_capacity(tree.len()),
             slots: 0,
         };
-        let homes = numbers.walk(tree)?;
+        let (homes, wishes) = numbers.walk(tree)?;
         numbers.slots = slots(numbers.taken(), inodes);
-        let mut places = Places::new(numbers.slots);
         let blocks = numbers.slots / INODES_PER_BLOCK;
+        let homes: Vec<u64> =
+            homes.iter().map(|key| jump(*key, blocks) * INODES_PER_BLOCK).collect();
+        let mut places = Places::new(numbers.slots);
         // Directories choose first: when one moves, so does the `..` of all in it.
         for directories in [true, false] {
-            let mut last = (0, jump(0, blocks));
-            for (node, home) in numbers.order.iter().zip(&homes) {
-                if home.is_directory != directories {
-                    continue;
-                }
-                if last.0 != home.key {
-                    last = (home.key, jump(home.key, blocks));
-                }
-                let slot = last.1 * INODES_PER_BLOCK + u64::from(home.place);
+            let now = |(_, wish): &(_, &Wish)| wish.is_directory == directories;
+            for (node, wish) in numbers.order.iter().zip(&wishes).filter(now) {
+                let slot = homes[wish.home as usize] + u64::from(wish.place);
                 numbers.number[node.index()] = places.take(slot as u32) + 1;
             }
         }
         Ok(numbers)
     }
 
-    /// Finds all that is linked to, and a home for each in that order.
-    fn walk(&mut self, tree: &Tree) -> Result<Vec<Home>> {
-        let mut homes = Vec::with_capacity(tree.len());
+    /// Finds all that is linked to; the keys of all homes, and what each node wishes for in order.
+    fn walk(&mut self, tree: &Tree) -> Result<(Vec<u64>, Vec<Wish>)> {
+        let mut homes = Vec::new();
+        let mut wishes = Vec::with_capacity(tree.len());
         self.number[Tree::ROOT.index()] = ROOT_INODE;
         self.links[Tree::ROOT.index()] = 2;
         let mut queue = VecDeque::from([(Tree::ROOT, 0)]);
         while let Some((directory, path)) = queue.pop_front() {
             let Kind::Directory(entries) = &tree.node(directory).kind else { continue };
-            // A power of two: a directory seldom grows out of it.
+            // A power of two: a directory seldom grows out of it, and half its names stay then.
             let parts = entries.len().div_ceil(NAMES_PER_HOME).next_power_of_two() as u64;
+            let first = homes.len() as u32;
+            homes.extend((0..parts).map(|part| hash(path, &part.to_le_bytes())));
             for entry in entries {
                 check_name(&entry.name)?;
                 if entry.node.index() >= tree.len() {
                     return Err(Error::Tree("an entry names a node that is not there"));
                 }
-                let name = hash(0, &entry.name);
+                let name = hash(path, &entry.name);
                 let is_new = self.links[entry.node.index()] == 0;
                 let is_directory = self.visit(tree, directory, entry.node, &entry.name)?;
                 if is_new {
-                    let key = hash(path, &jump(name, parts).to_le_bytes());
+                    let home = first + ((name >> 32) & (parts - 1)) as u32;
                     let place = (name % INODES_PER_BLOCK) as u8;
-                    homes.push(Home { key, place, is_directory });
+                    wishes.push(Wish { home, place, is_directory });
                     self.order.push(entry.node);
                 }
                 if is_directory {
-                    queue.push_back((entry.node, hash(path, &entry.name)));
+                    queue.push_back((entry.node, name));
                 }
             }
         }
-        Ok(homes)
+        Ok((homes, wishes))
     }
 
     /// Counts a name of `node`; true where it is a directory to walk.
@@ -162,9 +161,9 @@ impl Numbers {
 }
 
 /// Where a node's number is looked for first.
-struct Home {
-    /// What chooses the block of the table.
-    key: u64,
+struct Wish {
+    /// The home, counted from the first one.
+    home: u32,
     /// The place in it.
     place: u8,
     is_directory: bool,

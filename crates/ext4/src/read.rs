@@ -2,7 +2,8 @@
 //!
 //! Whatever the image holds, the answer is right or an error, found in bounded time and memory:
 //! maps of files can not loop or overlap, a directory is entered once, and all sizes are held
-//! against the image's. Where the file system has metadata checksums each one is checked.
+//! against the image's. Where the file system has metadata checksums each one is checked; contents
+//! have none.
 //!
 //! Read are extent trees of any depth, linear and hashed directories, inline data, attributes
 //! wherever they are, blocks of 1 to 64 KiB, inodes of 128 bytes and more, with and without

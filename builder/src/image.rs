@@ -13,7 +13,7 @@ use crate::source::{Layer, Pipe};
 use crate::{Error, Result};
 
 /// Part of every layout's digest; raised when the same inputs begin to give other bytes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Progress is told, and an interrupt heard, every so many stored bytes.
 const WATCH_BYTES: u64 = 1 << 20;
@@ -38,7 +38,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The digest of all that decides the bytes; the image's UUID and hash seed come from it.
+    /// The digest of all that decides the bytes; the image's UUID comes from it.
     pub fn digest(&self) -> Digest {
         let mut hasher = Hasher::new();
         hasher.update(&FORMAT.to_le_bytes());
@@ -58,12 +58,18 @@ impl Layout {
     }
 
     fn options(&self) -> ext4::Options {
-        let seed = self.digest();
-        let (uuid, hash_seed) = seed.as_bytes().split_at(16);
+        let digest = self.digest();
+        // The versions of one image share their seeds: else no block of metadata would be as before.
+        let mut hasher = Hasher::new();
+        hasher.field("seeds of an image");
+        hasher.field(&self.label);
+        let seeds = hasher.finish();
+        let (hash_seed, checksum_seed) = seeds.as_bytes().split_at(16);
         ext4::Options {
             size_bytes: self.size_bytes,
             reserve_bytes: self.reserve_bytes,
-            uuid: version_8_uuid(uuid),
+            uuid: version_8_uuid(&digest.as_bytes()[..16]),
+            checksum_seed: checksum_seed.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)),
             hash_seed: std::array::from_fn(|i| hash_seed[i]),
             label: self.label.clone(),
             ..ext4::Options::default()

@@ -19,7 +19,11 @@ pub use text::{device_text, escaped, hex, kind_text, mode_text, xattr_text};
 /// Where the file can not be read or holds no ext4 file system, naming it.
 pub fn open(image: &Path) -> Result<Reader<File>> {
     let file = File::open(image).map_err(|e| Error::io(image.display(), e))?;
-    Reader::open(file).map_err(failed(image))
+    let is_bundle = image.to_string_lossy().ends_with(".tar.zst");
+    Reader::open(file).map_err(|error| match failed(image)(error) {
+        error if is_bundle => error.hint("a bundle's image comes out with: zstd -dc FILE | tar x"),
+        error => error,
+    })
 }
 
 /// Turns what went wrong in reading `image` into an error that names it.

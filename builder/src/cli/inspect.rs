@@ -15,8 +15,9 @@ use imgrun::{Progress, Result};
 
 /// Look into an ext4 image, without root and without mounting it: a summary, or what a verb says.
 ///
-/// Reads what imgtool, mke2fs and the kernel write. Every checksum is checked; a damaged image is
-/// an error, never a wrong answer. Names are shown with control characters escaped.
+/// Reads what imgtool, mke2fs and the kernel write, and checks every checksum of metadata: damage to
+/// it is an error, never a wrong answer (contents have no checksums in ext4). Control characters in
+/// names are shown as escapes.
 #[derive(clap::Args, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,

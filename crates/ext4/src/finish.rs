@@ -40,8 +40,11 @@ impl<W: Write + Seek> Writer<W> {
     /// # Errors
     /// Where the tree can not be stored or does not fit, or writing fails.
     pub fn finish(mut self, tree: &Tree) -> Result<(W, Summary)> {
-        let seed = crc32c(!0, &self.options.uuid);
-        let numbers = Numbers::assign(tree)?;
+        let seed = self.options.checksum_seed.unwrap_or(crc32c(!0, &self.options.uuid));
+        let size = self.options.size_bytes;
+        let told = self.options.inodes.map(u64::from);
+        let told = told.or(size.map(|bytes| bytes / BYTES_PER_INODE));
+        let numbers = Numbers::assign(tree, told)?;
         let contents = 1 + self.descriptor_room..self.stream.next();
         let unused = unused(tree, &numbers, contents)?;
         let mut inodes = Inodes::new(tree, &numbers, seed);
@@ -50,22 +53,20 @@ impl<W: Write + Seek> Writer<W> {
         inodes.place_directories(&mut self)?;
         let journal = self.place_journal(&mut inodes, seed)?;
 
-        let needed = u64::from(numbers.last());
-        let size = self.options.size_bytes;
-        let default = size.map_or(0, |bytes| bytes / BYTES_PER_INODE);
         let geometry = Geometry::compute(&Wanted {
             descriptor_room: self.descriptor_room,
             tables: self.stream.next(),
-            inodes: self.options.inodes.map_or(default, u64::from).max(needed),
+            inodes: told.unwrap_or(0).max(numbers.slots()),
             blocks: size.map(|bytes| bytes / BLOCK_BYTES as u64),
             reserve: blocks_for(self.options.reserve_bytes),
             unused,
         })?;
-        let usage = Usage { inodes: needed, directories: inodes.directories };
+        inodes.directories.sort_unstable();
+        let usage = Usage { inodes: numbers.bitmap(), directories: inodes.directories };
         let table = inodes.table;
         let descriptors = group::write_bitmaps(&mut self.stream, &geometry, &usage, seed)?;
         group::write_inodes(&mut self.stream, &geometry, table)?;
-        let free_inodes = geometry.inodes() - needed;
+        let free_inodes = geometry.inodes() - numbers.taken();
         let front = superblock::front(
             &self.options,
             &geometry,
@@ -77,7 +78,7 @@ impl<W: Write + Seek> Writer<W> {
         let summary = Summary {
             bytes: geometry.blocks * BLOCK_BYTES as u64,
             free_bytes: geometry.free() * BLOCK_BYTES as u64,
-            inodes: needed,
+            inodes: numbers.taken(),
         };
         Ok((out, summary))
     }
@@ -168,7 +169,7 @@ impl<'t> Inodes<'t> {
             tree,
             numbers,
             seed,
-            table: vec![0; numbers.last() as usize * INODE_BYTES],
+            table: vec![0; numbers.slots() as usize * INODE_BYTES],
             directories: Vec::new(),
             xattrs: HashMap::new(),
             first_xattr_block: 0,

@@ -144,10 +144,19 @@ impl Geometry {
 
 /// The tables' content: what the bitmaps and descriptors say about inodes.
 pub(crate) struct Usage {
-    /// Inodes 1 to this are taken.
-    pub(crate) inodes: u64,
+    /// A bit for each inode up to some number, set where it is taken; those beyond are free.
+    pub(crate) inodes: Vec<u8>,
     /// The numbers of all directories, in ascending order.
     pub(crate) directories: Vec<u32>,
+}
+
+impl Usage {
+    /// The bits of a group's inodes, as far as any of them may be taken.
+    fn inodes_in(&self, geometry: &Geometry, group: u64) -> &[u8] {
+        let bytes = geometry.inodes_per_group as usize / 8;
+        let from = (group as usize * bytes).min(self.inodes.len());
+        &self.inodes[from..(from + bytes).min(self.inodes.len())]
+    }
 }
 
 /// Writes all bitmaps to `stream`, at the geometry's place, and returns the descriptors.
@@ -171,12 +180,13 @@ pub(crate) fn write_bitmaps<W: Write + Seek>(
         }
         descriptors.push(descriptor);
     }
-    for descriptor in &mut descriptors {
+    for (descriptor, group) in descriptors.iter_mut().zip(0..) {
         if descriptor.flags & FLAG_INODES_UNINIT == 0 {
-            let used = geometry.inodes_per_group - descriptor.free_inodes;
-            let padding = geometry.inodes_per_group..INODES_PER_GROUP_MAX;
-            let bitmap = bitmap(&[0..used, padding], &[]);
-            let covered = &bitmap[..geometry.inodes_per_group as usize / 8];
+            // Bits behind the group's last inode are set.
+            let mut bitmap = [0xff; BLOCK_BYTES];
+            let covered = &mut bitmap[..geometry.inodes_per_group as usize / 8];
+            covered.fill(0);
+            put::bytes(covered, 0, usage.inodes_in(geometry, group));
             descriptor.inode_bitmap_checksum = crc32c(seed, covered);
             stream.append(&bitmap)?;
         } else {
@@ -217,6 +227,8 @@ struct Descriptor {
     inode_table: u64,
     free_blocks: u64,
     free_inodes: u64,
+    /// Inodes behind the last one that is taken.
+    unused_inodes: u64,
     directories: u64,
     flags: u16,
     block_bitmap_checksum: u32,
@@ -230,7 +242,12 @@ impl Descriptor {
         let blocks = |ranges: &[Range<u64>]| ranges.iter().map(|r| r.end - r.start).sum::<u64>();
         let used_blocks = blocks(&used) - blocks(&unused);
         let first_inode = group * per_group;
-        let used_inodes = usage.inodes.saturating_sub(first_inode).min(per_group);
+        let inodes = usage.inodes_in(geometry, group);
+        let used_inodes: u64 = inodes.iter().map(|byte| u64::from(byte.count_ones())).sum();
+        let last = inodes.iter().rposition(|&byte| byte != 0);
+        let unused_inodes = last.map_or(per_group, |at| {
+            per_group - (8 * at as u64 + u64::from(u8::BITS - inodes[at].leading_zeros()))
+        });
         let below =
             |number: u64| usage.directories.partition_point(|&d| u64::from(d) <= number) as u64;
         let mut flags = FLAG_TABLE_ZEROED;
@@ -248,6 +265,7 @@ impl Descriptor {
             inode_table: tables + group * geometry.table_blocks(),
             free_blocks: geometry.blocks_in(group) - used_blocks,
             free_inodes: per_group - used_inodes,
+            unused_inodes,
             directories: below(first_inode + per_group) - below(first_inode),
             flags,
             block_bitmap_checksum: 0,
@@ -266,8 +284,7 @@ impl Descriptor {
         put::u16(&mut buf, 0x12, self.flags);
         put::split_u32(&mut buf, 0x18, 0x38, self.block_bitmap_checksum);
         put::split_u32(&mut buf, 0x1a, 0x3a, self.inode_bitmap_checksum);
-        // Inodes that the table's end has never used: all free ones, since none was ever freed.
-        put::split_u32(&mut buf, 0x1c, 0x32, self.free_inodes as u32);
+        put::split_u32(&mut buf, 0x1c, 0x32, self.unused_inodes as u32);
         let checksum = crc32c(crc32c(seed, &group.to_le_bytes()), &buf);
         put::u16(&mut buf, 0x1e, checksum as u16);
         buf

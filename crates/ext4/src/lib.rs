@@ -1,4 +1,4 @@
-//! Writes ext4 file systems: a tree in, image bytes out.
+//! Writes ext4 file systems: a tree in, image bytes out. [`read`] reads them back.
 //!
 //! Ranked goals: every image is one that `e2fsck -fn` and the kernel accept without a word; the
 //! same input gives the same bytes; file contents stream through in constant memory and are
@@ -40,9 +40,13 @@
 //! superblocks (`sparse_super2` with none): an image is a copy of something that can be built
 //! again, and they would cut file contents every 128 MiB.
 //!
+//! Inode numbers follow from paths, so that the versions of an image have most of their directory
+//! blocks and inode tables in common, given the same [`Options::checksum_seed`] and
+//! [`Options::hash_seed`].
+//!
 //! Features: `ext_attr dir_index sparse_super2 [has_journal]`, `filetype extent 64bit flex_bg`,
-//! `large_file huge_file dir_nlink extra_isize metadata_csum`. The on-disk format is described in
-//! the kernel's `Documentation/filesystems/ext4/`.
+//! `[metadata_csum_seed]`, `large_file huge_file dir_nlink extra_isize metadata_csum`. The on-disk
+//! format is described in the kernel's `Documentation/filesystems/ext4/`.
 
 mod block;
 mod crc32c;

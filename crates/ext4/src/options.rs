@@ -9,11 +9,16 @@ pub struct Options {
     /// Free space to leave where the size is computed.
     pub reserve_bytes: u64,
     /// At least this many inodes. What the tree needs is always there; a volume that will be
-    /// written to wants more. `None`: one for every 16 KiB where the size is given, else none more.
+    /// written to wants more. `None`: one for every 16 KiB where the size is given, else a third
+    /// more than the tree needs, which keep numbers stable from one version to the next.
     pub inodes: Option<u32>,
-    /// The file system's UUID. It also seeds every checksum.
+    /// The file system's UUID.
     pub uuid: [u8; 16],
-    /// The seed of directory hashes: 16 bytes, from the same source as the UUID.
+    /// What seeds every checksum of metadata (`metadata_csum_seed`). Images with the same seed have
+    /// the same bytes where they have the same directories and inodes. `None`: the UUID does.
+    pub checksum_seed: Option<u32>,
+    /// The seed of directory hashes. It orders the names in large directories, so versions of one
+    /// image better share it.
     pub hash_seed: [u8; 16],
     /// The volume's label, at most 16 bytes are kept.
     pub label: String,

@@ -2,7 +2,8 @@
 //!
 //! Whatever the image holds, the answer is right or an error, found in bounded time and memory:
 //! maps of files can not loop or overlap, a directory is entered once, and all sizes are held
-//! against the image's. Where the file system has metadata checksums each one is checked.
+//! against the image's. Where the file system has metadata checksums each one is checked; contents
+//! have none.
 //!
 //! Read are extent trees of any depth, linear and hashed directories, inline data, attributes
 //! wherever they are, blocks of 1 to 64 KiB, inodes of 128 bytes and more, with and without
@@ -62,6 +63,10 @@ const ROOT_INODE: u32 = 2;
 pub const ENTRIES_MAX: usize = 4 << 20;
 /// What Linux gives out as one attribute's value.
 const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Attributes of one file take no more memory than this.
+const XATTRS_BYTES_MAX: usize = 16 << 20;
+/// A file has at most 2^32 blocks.
+const FILE_BLOCKS_MAX: u64 = 1 << 32;
 /// An inode holds this much of a symlink's target, or of inline data.
 const IN_INODE_BYTES: usize = 60;
 
@@ -280,6 +285,9 @@ impl<R: Read + Seek> Reader<R> {
                 _ => Err(Error::unsupported(inode.number, "a map of blocks as of ext2 and ext3")),
             };
         }
+        if inode.size > FILE_BLOCKS_MAX * self.volume.block_bytes {
+            return Err(Error::inode(inode.number, "its size is more than a file can have"));
+        }
         let extents = Extents::new(inode, self.layout.seed)?;
         Ok(Content::mapped(&mut self.blocks, inode.size, extents))
     }
@@ -309,10 +317,16 @@ impl<R: Read + Seek> Reader<R> {
             stored.retain(|(name, _)| name != xattr::INLINE_DATA);
         }
         let mut xattrs = Vec::with_capacity(stored.len());
+        let mut room = XATTRS_BYTES_MAX;
         for (name, value) in stored {
             let value = match value {
                 xattr::Value::Bytes(bytes) => bytes,
-                xattr::Value::Inode(number, size) => self.value(number, size)?,
+                xattr::Value::Inode(number, size) => {
+                    room = room.checked_sub(size).ok_or_else(|| {
+                        Error::unsupported(inode.number, "more than 16 MiB of attributes")
+                    })?;
+                    self.value(number, size)?
+                }
             };
             let decoded = xattr::decoded(name, value);
             xattrs.push(decoded.ok_or_else(|| Error::inode(inode.number, "an ACL is none"))?);

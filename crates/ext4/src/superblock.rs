@@ -16,6 +16,7 @@ const COMPAT_EXT_ATTR: u32 = 0x8;
 const COMPAT_DIR_INDEX: u32 = 0x20;
 const COMPAT_SPARSE_SUPER2: u32 = 0x200;
 const INCOMPAT: u32 = 0x2 | 0x40 | 0x80 | 0x200; // filetype, extent, 64bit, flex_bg
+const INCOMPAT_CHECKSUM_SEED: u32 = 0x2000;
 const RO_COMPAT: u32 = 0x2 | 0x8 | 0x20 | 0x40 | 0x400; // large_file, huge_file, dir_nlink, extra_isize, metadata_csum
 const FLAG_UNSIGNED_HASH: u32 = 2;
 /// The first inode that is not the file system's own.
@@ -44,7 +45,9 @@ pub(crate) fn front(
         | COMPAT_SPARSE_SUPER2
         | if journal.is_some() { COMPAT_HAS_JOURNAL } else { 0 };
     put::u32(superblock, 0x5c, compat);
-    put::u32(superblock, 0x60, INCOMPAT);
+    let seed = options.checksum_seed;
+    put::u32(superblock, 0x60, INCOMPAT | if seed.is_some() { INCOMPAT_CHECKSUM_SEED } else { 0 });
+    put::u32(superblock, 0x270, seed.unwrap_or(0));
     put::u32(superblock, 0x64, RO_COMPAT);
     let checksum = crc32c(!0, &superblock[..0x3fc]);
     put::u32(superblock, 0x3fc, checksum);

@@ -63,9 +63,11 @@ pub(super) fn in_block(
         .ok_or_else(|| Error::block(number, "its extended attributes do not fit into it"))
 }
 
-/// Entries from `at` on until one that begins with four zero bytes.
+/// Entries from `at` on until one that begins with four zero bytes. Values do not overlap, so they
+/// are no more than all of `buf`.
 fn list(buf: &[u8], mut at: usize) -> Option<Vec<(Vec<u8>, Value)>> {
     let mut found = Vec::new();
+    let mut room = buf.len();
     loop {
         let entry = buf.get(at..)?;
         if entry.get(..4)? == [0; 4] {
@@ -78,7 +80,10 @@ fn list(buf: &[u8], mut at: usize) -> Option<Vec<(Vec<u8>, Value)>> {
         let start = usize::from(get::u16(header, 2));
         let value = match inode {
             _ if size == 0 => Value::Bytes(Vec::new()),
-            0 => Value::Bytes(buf.get(start..start.checked_add(size)?)?.to_vec()),
+            0 => {
+                room = room.checked_sub(size)?;
+                Value::Bytes(buf.get(start..start.checked_add(size)?)?.to_vec())
+            }
             _ => Value::Inode(inode, size),
         };
         found.push((name, value));

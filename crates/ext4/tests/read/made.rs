@@ -40,19 +40,18 @@ fn source() -> TempDir {
     }
     let long = "x".repeat(700);
     for (name, value) in [("user.short", "s"), ("user.long", &long)] {
-        let status = Command::new("python3")
-            .args([
-                "-c",
-                "import os, sys; os.setxattr(sys.argv[1], sys.argv[2], sys.argv[3].encode())",
-            ])
-            .args([at("tiny").as_os_str(), name.as_ref(), value.as_ref()])
-            .status();
-        assert!(
-            status.unwrap().success(),
-            "{name} (is the temporary directory on a tmpfs of old?)"
-        );
+        set_xattr(&at("tiny"), name, value);
     }
     source
+}
+
+fn set_xattr(path: &Path, name: &str, value: &str) {
+    let script = "import os, sys; os.setxattr(sys.argv[1], sys.argv[2], sys.argv[3].encode())";
+    let status = Command::new("python3")
+        .args(["-c", script])
+        .args([path.as_os_str(), name.as_ref(), value.as_ref()])
+        .status();
+    assert!(status.unwrap().success(), "{name} (is the temporary directory on a tmpfs of old?)");
 }
 
 fn mke2fs(options: &[&str], source: &Path) -> tempfile::NamedTempFile {
@@ -136,6 +135,18 @@ fn with_the_features_of_many_ages() {
         let reader = Reader::open(image.reopen().unwrap()).unwrap();
         assert_eq!(reader.volume().label, b"made");
     }
+}
+
+#[test]
+fn attributes_in_inodes_of_their_own() {
+    let source = TempDir::new().unwrap();
+    let file = source.path().join("f");
+    fs::write(&file, "f").unwrap();
+    let value = "v".repeat(3000);
+    set_xattr(&file, "user.large", &value);
+    let image = mke2fs(&["-b", "1024", "-O", "ea_inode"], source.path());
+    let tree = read_all(image.reopen().unwrap()).unwrap();
+    assert_eq!(tree[&b"f"[..]].xattrs, [crate::written::xattr("user.large", value.as_bytes())]);
 }
 
 #[test]

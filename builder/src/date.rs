@@ -20,6 +20,12 @@ pub fn minute(seconds: u64) -> String {
     format!("{} {hour:02}:{minute:02} UTC", day(seconds))
 }
 
+/// The second, as `2026-11-20T22:41:07Z` (RFC 3339).
+pub fn second(seconds: u64) -> String {
+    let (hour, minute) = (seconds % 86_400 / 3600, seconds % 3600 / 60);
+    format!("{}T{hour:02}:{minute:02}:{:02}Z", day(seconds), seconds % 60)
+}
+
 /// Now, in seconds since 1970.
 pub fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -44,5 +50,6 @@ mod tests {
             assert_eq!(day(seconds), date);
         }
         assert_eq!(minute(1_700_000_000), "2023-11-14 22:13 UTC");
+        assert_eq!(second(1_700_000_000), "2023-11-14T22:13:20Z");
     }
 }

@@ -8,9 +8,11 @@ pub mod inject;
 pub mod kernel;
 pub mod oci;
 pub mod pack;
+pub mod packages;
 pub mod plan;
 pub mod recipe;
 pub mod rootfs;
+pub mod sbom;
 pub mod source;
 pub mod tar;
 

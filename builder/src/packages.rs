@@ -89,7 +89,9 @@ impl<R: Read + Seek> Files<R> {
 
     fn text(&mut self, path: &str, bytes_max: u64) -> Result<Option<String>> {
         match self.find(path)? {
-            Some(inode) if inode.kind == Kind::File => self.content(path, &inode, bytes_max).map(Some),
+            Some(inode) if inode.kind == Kind::File => {
+                self.content(path, &inode, bytes_max).map(Some)
+            }
             _ => Ok(None),
         }
     }

@@ -1,10 +1,10 @@
 //! A finished kernel in the cache: a directory that appears whole, by one rename.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use bundle::{Digest, FileEntry, HashingReader, HashingWriter, Kind, Manifest, Source};
+use bundle::{Blob, Content, Digest, HashingReader, Kind, Manifest, Packing, Source};
 use imgrun::{Progress, Unit};
 use serde::Serialize;
 use tempfile::NamedTempFile;
@@ -13,10 +13,13 @@ use super::build::Built;
 use super::toolchain::Toolchain;
 use super::{BuiltKernel, Inputs};
 use crate::cache::Cache;
+use crate::pack::digest_of;
 use crate::{Error, Result};
 
 /// zstd's: 19 is the last one that needs no more memory to unpack.
 const LEVEL: i32 = 19;
+/// Frames are long: two kernels have little in common, so that small ones would only cost.
+const FRAME_BYTES: u32 = 1 << 20;
 /// The file beside the bundle that holds its digest.
 const DIGEST_NAME: &str = "digest";
 
@@ -95,7 +98,12 @@ impl Entry {
             .tempdir_in(parent)
             .map_err(|e| Error::io(parent.display(), e))?;
         let name = self.kernel.bundle_path.file_name().unwrap_or_default();
-        let file = File::create_new(draft.path().join(name)).map_err(failed)?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(draft.path().join(name))
+            .map_err(failed)?;
         let (file, digest) = self.pack(inputs, toolchain, built, file, progress)?;
         file.sync_all().map_err(failed)?;
         let mut note = File::create_new(draft.path().join(DIGEST_NAME)).map_err(failed)?;
@@ -124,26 +132,15 @@ impl Entry {
             let file = File::open(&built.vmlinux);
             file.map_err(|e| Error::io(built.vmlinux.display(), e))
         };
-        let mut reader = HashingReader::new(vmlinux()?);
-        std::io::copy(&mut reader, &mut std::io::sink())
-            .map_err(|e| Error::io(built.vmlinux.display(), e))?;
-        let (digest, size) = reader.finish();
-        let entry = |name: &str, bytes: &[u8]| FileEntry {
-            name: name.to_string(),
-            digest: Digest::of(bytes),
-            size: bytes.len() as u64,
-        };
+        let size = built.vmlinux.metadata().map_err(|e| Error::io(built.vmlinux.display(), e))?;
         let manifest = Manifest {
             schema: bundle::SCHEMA,
             kind: Kind::Kernel,
             name: self.kernel.name.clone(),
             version: self.kernel.version.clone(),
             arch: self.kernel.arch,
-            files: vec![
-                FileEntry { name: "vmlinux".to_string(), digest, size },
-                entry("config", built.config.as_bytes()),
-                entry("build.json", &info),
-            ],
+            files: Vec::new(),
+            frames: Blob::of([]),
             boot: None,
             kernel: None,
             agent: None,
@@ -152,20 +149,28 @@ impl Entry {
                 digest: inputs.config.source.digest,
             }],
             recipe: inputs.config_digest,
+            lock: None,
+            packages: Vec::new(),
+            test: None,
             tool: concat!("imgtool ", env!("CARGO_PKG_VERSION")).to_string(),
         };
-        let total = manifest.files.iter().map(|f| f.size).sum();
-        let stage = progress.stage("pack the kernel", Unit::Bytes, Some(total));
-        let files: [Box<dyn Read>; 3] = [
-            Box::new(BufReader::new(vmlinux()?)),
-            Box::new(built.config.as_bytes()),
-            Box::new(info.as_slice()),
+        let (config, size) = (built.config.as_bytes(), size.len());
+        let contents: Vec<Content<Box<dyn Read>>> = vec![
+            Content::new(Box::new(BufReader::new(vmlinux()?)), size),
+            Content::new(Box::new(config), config.len() as u64),
+            Content::new(Box::new(&info[..]), info.len() as u64),
         ];
+        let total = contents.iter().map(|content| content.size).sum();
+        let stage = progress.stage("pack the kernel", Unit::Bytes, Some(total));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let out = HashingWriter::new(out);
-        let out = bundle::pack(&manifest, files, out, LEVEL, threads, |n| stage.add(n))
-            .map_err(|e| Error::host("pack the kernel").because(e))?;
-        let (file, digest, bytes) = out.finish();
+        let packing = Packing { level: LEVEL, average_bytes: FRAME_BYTES, threads };
+        let failed = |e: &dyn std::fmt::Display| Error::host(format!("pack the kernel: {e}"));
+        let (out, outline) =
+            bundle::pack(manifest, contents, BufWriter::new(out), &packing, |n| stage.add(n))
+                .map_err(|e| failed(&e))?;
+        let file = out.into_inner().map_err(|e| failed(&e))?;
+        let digest = digest_of(&file).map_err(|e| failed(&e))?;
+        let bytes = outline.packed_bytes();
         stage.finish(format!("{bytes} bytes, {digest}"));
         Ok((file, digest))
     }

@@ -8,7 +8,7 @@ use zstd::bulk::Decompressor;
 use crate::{Digest, Error, Frame, Hasher, Outline, Piece, zstd_frame};
 
 /// Zeros are hashed in pieces of this size.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What a frame's bytes were asked for, and are given, as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn frames_of_our_own_decompress_and_are_as_long_as_computed() {
         for bytes in [0, 1, 512, (128 << 10) - 1, 128 << 10, (128 << 10) + 1, 1_000_000] {
-            let content: Vec<u8> = (0..bytes).map(|i| (i * i >> 5) as u8).collect();
+            let content: Vec<u8> = (0..bytes).map(|i| ((i * i) >> 5) as u8).collect();
             let frame = stored(&content);
             assert_eq!(frame.len() as u64, stored_bytes(bytes));
             assert_eq!(zstd::decode_all(&frame[..]).unwrap(), content);

@@ -80,7 +80,7 @@ pub struct Image {
     /// Inodes in it.
     pub inodes: u64,
     /// Where its regions begin, in bytes: see [`ext4::Summary::seams`].
-    pub(crate) seams: Vec<u64>,
+    pub seams: Vec<u64>,
 }
 
 impl Image {

@@ -16,8 +16,9 @@ use crate::{
 
 /// Bytes read of a file at a time.
 const READ_BYTES: usize = 1 << 20;
-/// Frames under way for each thread: one being compressed and one that waits.
-const FRAMES_A_THREAD: usize = 2;
+/// Frames under way for each thread. Frames differ in length and are written in order: with fewer a
+/// short one would often wait for a long one, and its thread for work.
+const FRAMES_A_THREAD: usize = 16;
 
 /// A file for a bundle.
 #[derive(Clone, Debug)]

@@ -4,7 +4,10 @@ mod access;
 mod build;
 mod cache;
 mod flatten;
+mod inspect;
 mod kernel;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use imgrun::terminal::Style;
@@ -27,10 +30,11 @@ const AFTER_HELP: &str = "\
 Examples:
   imgtool build --recipe recipes/debian.toml     build an image and its kernel into out/
   imgtool flatten debian:12 -o root.ext4         only flatten an image's layers into ext4
+  imgtool inspect ls -l root.ext4 /etc           look into one
   imgtool kernel build generic-6.1               build only the kernel
   imgrun run out/debian-12-x86_64.tar.zst -- uname -a
 
-Exit codes: 0 done, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 network,
+Exit codes: 0 done, 1 `inspect diff` found a difference, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 network,
 6 this machine lacks something, 70 a bug of imgtool, 130 interrupted.";
 
 #[derive(Debug, Subcommand)]
@@ -38,6 +42,7 @@ enum Verb {
     Build(build::Args),
     Cache(cache::Args),
     Flatten(flatten::Args),
+    Inspect(inspect::Args),
     Kernel(kernel::Args),
 }
 
@@ -62,15 +67,17 @@ impl Cli {
         }
     }
 
-    /// Runs the verb.
-    pub(crate) fn run(self, progress: &Progress) -> Result<()> {
+    /// Runs the verb; the program ends with the code.
+    pub(crate) fn run(self, progress: &Progress) -> Result<ExitCode> {
         let json = self.output.json;
         match self.verb {
             Verb::Build(args) => args.run(json, progress),
             Verb::Cache(args) => args.run(json, progress),
             Verb::Flatten(args) => args.run(json, progress),
+            Verb::Inspect(args) => return args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),
         }
+        .map(|()| ExitCode::SUCCESS)
     }
 }
 

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod date;
 pub mod image;
 pub mod inject;
+pub mod inspect;
 pub mod kernel;
 pub mod oci;
 pub mod pack;

@@ -23,6 +23,7 @@ use layout::Files;
 pub use reference::{Pick, Reference, RegistryReference};
 pub use registries::{REGISTRIES_VARIABLE, Registries};
 pub use registry::Credentials;
+pub(crate) use registry::run as until_interrupt;
 
 /// How images may be got: who we are, by which ways, and whether at all.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use bundle::{AgentInfo, Blob, Boot, Content, Digest, HashingReader, Kind, Manifest, Packing};
+use bundle::{
+    AgentInfo, Blob, Boot, Content, Digest, HashingReader, Kind, Manifest, Packing, ROOTFS, SBOM,
+};
 use imgrun::{Progress, Unit, interrupt};
 
 use crate::image::{Image, publish};
@@ -60,8 +62,8 @@ pub fn pack(
     file.rewind().map_err(|e| Error::io("the image", e))?;
     let rootfs: Box<dyn Read> = Box::new(Interruptible(file));
     let contents = vec![
-        Content { reader: rootfs, size: bytes, seams },
-        Content::new(Box::new(&sbom[..]), sbom.len() as u64),
+        Content { seams, ..Content::new(ROOTFS, rootfs, bytes) },
+        Content::new(SBOM, Box::new(&sbom[..]), sbom.len() as u64),
     ];
     let out = BufWriter::with_capacity(PIECE_BYTES, draft);
     let (out, outline) = bundle::pack(manifest, contents, out, &packing(), |n| stage.add(n))

@@ -8,7 +8,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use bundle::{
-    Arch, Blob, Boot, Content, Digest, Init, Kind, Manifest, Packing, Reference, SCHEMA, pack,
+    Arch, Blob, Boot, Content, Digest, Init, Kind, Manifest, Packing, ROOTFS, Reference, SBOM,
+    SCHEMA, pack,
 };
 
 struct World {
@@ -73,7 +74,8 @@ impl World {
             tool: "test".into(),
             test: None,
         };
-        let files = [&content[..], b"{}\n"].map(|file| Content::new(file, file.len() as u64));
+        let files = [(ROOTFS, &content[..]), (SBOM, b"{}\n")];
+        let files = files.map(|(name, file)| Content::new(name, file, file.len() as u64));
         let packing = Packing { level: 1, average_bytes: 64 << 10, threads: 1 };
         let out = Cursor::new(Vec::new());
         let (out, _) = pack(manifest, files.into(), out, &packing, |_| {}).unwrap();

@@ -96,7 +96,7 @@ fn layers(reference: &RegistryReference, image: &Image) -> Vec<(String, Descript
 }
 
 /// Runs to the end or to a signal.
-fn run<T>(runtime: &Runtime, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn run<T>(runtime: &Runtime, work: impl Future<Output = Result<T>>) -> Result<T> {
     interrupt::check()?;
     runtime.block_on(async {
         tokio::select! {

@@ -72,19 +72,20 @@ impl Outline {
 }
 
 /// One thread's memory.
-struct Buffers {
+pub(crate) struct Buffers {
     decoder: Decompressor<'static>,
     packed: Vec<u8>,
-    raw: Vec<u8>,
+    /// The last frame loaded; nothing of a hole.
+    pub(crate) raw: Vec<u8>,
 }
 
 impl Buffers {
-    fn new() -> Result<Self, Error> {
+    pub(crate) fn new() -> Result<Self, Error> {
         Ok(Buffers { decoder: Decompressor::new()?, packed: Vec::new(), raw: Vec::new() })
     }
 
     /// Gets a data frame's raw bytes into `raw`.
-    fn load<E: From<Error>>(
+    pub(crate) fn load<E: From<Error>>(
         &mut self,
         piece: &Piece,
         fetch: impl Fn(Form, &mut Vec<u8>) -> Result<Form, E>,

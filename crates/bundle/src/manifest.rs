@@ -24,16 +24,29 @@ pub const SBOM: &str = "sbom.spdx.json";
 pub enum Kind {
     /// A root file system and the list of what is in it: `rootfs.ext4`, `sbom.spdx.json`.
     Image,
-    /// A guest kernel: `vmlinux`, `config`, `build.json`.
+    /// A guest kernel: what boots, `config`, `build.json`.
     Kernel,
 }
 
 impl Kind {
-    /// The files that a bundle of this kind holds, in this order, after the manifest.
+    /// The files that a bundle of this kind holds, in this order, after the manifest. A kernel's
+    /// may lack some, but not [`Arch::kernel_file`].
     pub fn files(self) -> &'static [&'static str] {
         match self {
             Kind::Image => &[ROOTFS, SBOM],
-            Kind::Kernel => &["vmlinux", "config", "build.json"],
+            Kind::Kernel => &[
+                // Uncompressed, an ELF file.
+                "vmlinux",
+                // The same as x86_64's boot loaders want it, and as aarch64's do.
+                "bzImage",
+                "Image",
+                // Of imported kernels: a distribution's early user space and modules.
+                "initrd",
+                "modules.tar",
+                "config",
+                // What it was made of.
+                "build.json",
+            ],
         }
     }
 }
@@ -243,6 +256,14 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Out of the packed file behind `read`, of which nothing else is looked at.
+    ///
+    /// # Errors
+    /// As [`read_manifest`](crate::read_manifest) and [`Manifest::parse`].
+    pub fn of_packed(read: &mut impl std::io::Read) -> Result<Self> {
+        Self::parse(&crate::read_manifest(read)?)
+    }
+
     /// As bytes: pretty JSON with a newline, the same for equal manifests.
     pub fn to_json(&self) -> Vec<u8> {
         let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
@@ -262,10 +283,18 @@ impl Manifest {
 
     fn check(&self) -> Result<()> {
         let names: Vec<&str> = self.files.iter().map(|f| f.name.as_str()).collect();
-        if names != self.kind.files() {
+        let allowed = self.kind.files();
+        let whole = match self.kind {
+            Kind::Image => names == allowed,
+            Kind::Kernel => {
+                let mut rest = allowed.iter();
+                let in_order = names.iter().all(|name| rest.any(|other| other == name));
+                in_order && names.contains(&self.arch.kernel_file())
+            }
+        };
+        if !whole {
             return Err(Error::format(format!(
-                "manifest.json lists the files {names:?}, a bundle of this kind holds {:?}",
-                self.kind.files()
+                "manifest.json lists the files {names:?}, a bundle of this kind holds {allowed:?}"
             )));
         }
         if self.kind == Kind::Image && (self.boot.is_none() || self.kernel.is_none()) {

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
+use crate::assemble::{Buffers, Form};
 use crate::member::{glue, glue_raw_bytes, head, head_bytes, head_raw_bytes};
 use crate::zstd_frame::{
     SKIPPABLE_HEADER_BYTES, seek_table, seek_table_bytes, stored, stored_bytes, table_frame, zeros,
@@ -73,6 +74,38 @@ impl Outline {
         let outline = Self::new(json, &read_at(file, table_at, manifest.frames.size)?)?;
         outline.compare(file)?;
         Ok(outline)
+    }
+
+    /// Of the packed `file`, whoever made it: see [`Outline::read`].
+    ///
+    /// # Errors
+    /// As [`read_manifest`](crate::read_manifest) and [`Outline::read`].
+    pub fn open(file: &mut (impl Read + Seek)) -> Result<Self> {
+        file.rewind()?;
+        Self::read(crate::read_manifest(file)?, file)
+    }
+
+    /// All of file `name`, where there is one, from the packed `file`. For small ones.
+    ///
+    /// # Errors
+    /// Where a frame is not what it must be.
+    pub fn content(&self, name: &str, file: &mut (impl Read + Seek)) -> Result<Option<Vec<u8>>> {
+        let Some(index) = self.manifest.files.iter().position(|f| f.name == name) else {
+            return Ok(None);
+        };
+        let mut content = Vec::new();
+        let mut buffers = Buffers::new()?;
+        for piece in self.pieces.iter().filter(|piece| piece.file == index) {
+            let packed = read_at(file, piece.packed_at, piece.frame.packed_bytes())?;
+            let give = |_, buffer: &mut Vec<u8>| {
+                buffer.extend_from_slice(&packed);
+                Ok::<Form, Error>(Form::Packed)
+            };
+            buffers.load(piece, give)?;
+            content.extend_from_slice(&buffers.raw);
+            content.resize((piece.raw_at + piece.frame.raw_bytes()) as usize, 0);
+        }
+        Ok(Some(content))
     }
 
     /// What the bundle says of itself.

@@ -23,6 +23,8 @@ const FRAMES_A_THREAD: usize = 16;
 /// A file for a bundle.
 #[derive(Clone, Debug)]
 pub struct Content<R> {
+    /// Its name, one of [`Kind::files`](crate::Kind::files).
+    pub name: String,
     /// Its bytes, of which there must be `size`.
     pub reader: R,
     /// How many there are.
@@ -34,8 +36,8 @@ pub struct Content<R> {
 
 impl<R> Content<R> {
     /// A file that may be cut anywhere.
-    pub fn new(reader: R, size: u64) -> Self {
-        Content { reader, size, seams: Vec::new() }
+    pub fn new(name: impl Into<String>, reader: R, size: u64) -> Self {
+        Content { name: name.into(), reader, size, seams: Vec::new() }
     }
 }
 
@@ -50,7 +52,7 @@ pub struct Packing {
     pub threads: usize,
 }
 
-/// Packs `contents`, one for each of [`Kind::files`](crate::Kind::files), behind `manifest` into
+/// Packs `contents`, in the order of [`Kind::files`](crate::Kind::files), behind `manifest` into
 /// `out`, which must be empty. `manifest`'s `files` and `frames` are filled in on the way. The bytes
 /// depend on the arguments only. `progress` is told of raw bytes.
 ///
@@ -64,20 +66,16 @@ pub fn pack<R: Read, W: Write + Seek>(
     packing: &Packing,
     progress: impl Fn(u64),
 ) -> Result<(W, Outline)> {
-    let names = manifest.kind.files();
-    if contents.len() != names.len() {
-        return Err(Error::format(format!("contents are wanted of {names:?}")));
-    }
     // The manifest comes first, but its digests and lengths are known last. Neither can make it
     // longer than this, and spaces fill up what it is shorter.
     let unknown = Digest::from_bytes([0; 32]);
-    let entry = |(name, content): (&&str, &Content<R>)| FileEntry {
-        name: name.to_string(),
+    let entry = |content: &Content<R>| FileEntry {
+        name: content.name.clone(),
         digest: unknown,
         size: content.size,
         packed: u64::MAX,
     };
-    manifest.files = names.iter().zip(&contents).map(entry).collect();
+    manifest.files = contents.iter().map(entry).collect();
     manifest.frames = Blob { digest: unknown, size: u64::MAX };
     let room = manifest.to_json().len();
     if room as u64 > MANIFEST_BYTES_MAX {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use bundle::{Content, Digest, Form, Frame, Outline, Packing};
+use bundle::{Content, Digest, Form, Frame, Outline, Packing, ROOTFS, SBOM};
 
 use crate::world::{MIB, assemble, disk, manifest, noise, pack_with, packed, packing, read};
 
@@ -30,6 +30,17 @@ fn files_of_every_length_are_read() {
 }
 
 #[test]
+fn one_file_is_read_by_itself() {
+    let (packed, outline) = packed();
+    let mut packed = std::io::Cursor::new(packed);
+    let opened = Outline::open(&mut packed).unwrap();
+    assert_eq!(opened.json(), outline.json());
+    assert_eq!(opened.content(SBOM, &mut packed).unwrap().unwrap(), b"{\"sbom\": true}\n");
+    assert!(opened.content(ROOTFS, &mut packed).unwrap().unwrap() == disk());
+    assert_eq!(opened.content("vmlinux", &mut packed).unwrap(), None);
+}
+
+#[test]
 fn holes_cost_next_to_nothing() {
     let mut disk = noise(4096, 1);
     disk.resize(200 * MIB, 0);
@@ -44,8 +55,9 @@ fn holes_cost_next_to_nothing() {
 fn frames_begin_where_they_are_told_to() {
     let disk = noise(2 * MIB, 9);
     let seams = vec![0, 8192, 1 << 20];
-    let sbom = Content::new(&b"s"[..], 1);
-    let contents = vec![Content { reader: &disk[..], size: disk.len() as u64, seams }, sbom];
+    let sbom = Content::new(SBOM, &b"s"[..], 1);
+    let rootfs = Content { seams, ..Content::new(ROOTFS, &disk[..], disk.len() as u64) };
+    let contents = vec![rootfs, sbom];
     let out = std::io::Cursor::new(Vec::new());
     let (_, outline) = bundle::pack(manifest(), contents, out, &packing(), |_| {}).unwrap();
     let starts: Vec<u64> = outline.pieces().iter().map(|piece| piece.raw_at).collect();
@@ -56,7 +68,8 @@ fn frames_begin_where_they_are_told_to() {
 fn contents_of_another_length_are_refused() {
     for (bytes, said) in [(9000, 8999), (9000, 9001)] {
         let disk = noise(bytes, 4);
-        let contents = vec![Content::new(&disk[..], said), Content::new(&b"s"[..], 1)];
+        let sbom = Content::new(SBOM, &b"s"[..], 1);
+        let contents = vec![Content::new(ROOTFS, &disk[..], said), sbom];
         let out = std::io::Cursor::new(Vec::new());
         assert!(bundle::pack(manifest(), contents, out, &packing(), |_| {}).is_err());
     }

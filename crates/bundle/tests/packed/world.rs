@@ -5,8 +5,8 @@ use std::io::Cursor;
 use std::sync::Mutex;
 
 use bundle::{
-    Arch, Blob, Boot, Content, Digest, Error, Form, Init, Kind, Manifest, Outline, Packing,
-    Reference, Result,
+    Arch, Blob, Boot, Content, Digest, Error, Form, Init, Kind, Manifest, Outline, Packing, ROOTFS,
+    Reference, Result, SBOM,
 };
 
 pub(crate) const MIB: usize = 1 << 20;
@@ -66,10 +66,10 @@ pub(crate) fn packing() -> Packing {
 
 /// A packed image of `disk` and `sbom`.
 pub(crate) fn pack_with(disk: &[u8], sbom: &[u8], packing: &Packing) -> (Vec<u8>, Outline) {
-    let contents =
-        [disk, sbom].into_iter().map(|file| Content::new(file, file.len() as u64)).collect();
+    let contents = [(ROOTFS, disk), (SBOM, sbom)]
+        .map(|(name, file)| Content::new(name, file, file.len() as u64));
     let out = Cursor::new(Vec::new());
-    let (out, outline) = bundle::pack(manifest(), contents, out, packing, |_| {}).unwrap();
+    let (out, outline) = bundle::pack(manifest(), contents.into(), out, packing, |_| {}).unwrap();
     assert_eq!(out.get_ref().len() as u64, outline.packed_bytes());
     (out.into_inner(), outline)
 }

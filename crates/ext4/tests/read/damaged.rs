@@ -47,21 +47,20 @@ fn every_flipped_byte_is_seen_or_does_not_matter() {
             continue;
         }
         for at in range {
-            for flip in [1 << (at % 8), 0xff] {
-                image[at] ^= flip;
-                match read_all(Cursor::new(&image)) {
-                    Ok(tree) => {
-                        assert!(metadata(tree) == whole, "byte {at} ^ {flip:#x}");
-                        unseen += 1;
-                    }
-                    Err(_) => seen += 1,
+            let flip = [1 << (at / 2 % 8), 0xff][at % 2];
+            image[at] ^= flip;
+            match read_all(Cursor::new(&image)) {
+                Ok(tree) => {
+                    assert!(metadata(tree) == whole, "byte {at} ^ {flip:#x}");
+                    unseen += 1;
                 }
-                image[at] ^= flip;
+                Err(_) => seen += 1,
             }
+            image[at] ^= flip;
         }
     }
     // Superblock, descriptor, tables, nodes, directories: at least eight blocks with checksums.
-    assert!(seen > 2 * 10_000 && unseen > 1024, "{seen} were seen, {unseen} were not");
+    assert!(seen > 10_000 && unseen > 1024, "{seen} were seen, {unseen} were not");
 }
 
 /// Without checksums everything is believed that can be: nothing may break.

@@ -44,7 +44,7 @@ fn read_all<R: Read + Seek>(image: R) -> Result<Tree> {
 }
 
 fn content<R: Read + Seek>(reader: &mut Reader<R>, inode: &Inode) -> Result<Vec<(u64, Vec<u8>)>> {
-    const PIECE: usize = 64 << 10;
+    const PIECE: usize = 4 << 10;
     let mut content = reader.content(inode)?;
     let mut pieces: Vec<(u64, Vec<u8>)> = Vec::new();
     while content.position() < content.size() {

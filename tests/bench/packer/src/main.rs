@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 
 use bundle::{
     Arch, Blob, Boot, Content, Digest, Form, Frame, HashingReader, Init, Kind, Manifest, Outline,
-    Packing, Piece, Reference,
+    Packing, Piece, ROOTFS, Reference, SBOM,
 };
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -67,8 +67,8 @@ fn pack(image: &str, out: &str, level: i32, average_kib: u32, seams: Vec<u64>) -
     let size = image.metadata()?.len();
     let image: Box<dyn Read> = Box::new(image);
     let contents = vec![
-        Content { reader: image, size, seams },
-        Content::new(Box::new(Cursor::new("{}\n")) as Box<dyn Read>, 3),
+        Content { seams, ..Content::new(ROOTFS, image, size) },
+        Content::new(SBOM, Box::new(Cursor::new("{}\n")) as Box<dyn Read>, 3),
     ];
     let out = File::options().read(true).write(true).create(true).truncate(true).open(out)?;
     let out = BufWriter::with_capacity(PIECE_BYTES, out);

@@ -19,7 +19,7 @@ const COMPRESSION_LEVEL: i32 = 3;
 /// Frames of an image are about so long: `tests/bench/pack --levels` again.
 const FRAME_BYTES: u32 = 256 << 10;
 /// Read and written in pieces of this size.
-const PIECE_BYTES: usize = 1 << 20;
+const PIECE_BYTES: usize = 128 << 10;
 
 /// A bundle on disk.
 #[derive(Clone, Debug)]

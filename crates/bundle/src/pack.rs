@@ -14,8 +14,8 @@ use crate::{
     Manifest, Outline, Result, table,
 };
 
-/// Bytes read of a file at a time.
-const READ_BYTES: usize = 1 << 20;
+/// Bytes read of a file at a time: few enough to stay in a processor's own cache.
+const READ_BYTES: usize = 128 << 10;
 /// Frames under way for each thread. Frames differ in length and are written in order: with fewer a
 /// short one would often wait for a long one, and its thread for work.
 const FRAMES_A_THREAD: usize = 16;
@@ -128,14 +128,14 @@ enum Pending {
     Data(usize, Receiver<Result<Compressed>>),
 }
 
-/// A frame to compress, and where to send the result.
+/// A frame to compress, memory to compress it into, and where to send the result.
 struct Job {
     raw: Vec<u8>,
+    packed: Vec<u8>,
     done: SyncSender<Result<Compressed>>,
 }
 
 struct Compressed {
-    /// To be used again.
     raw: Vec<u8>,
     packed: Vec<u8>,
     frame: Frame,
@@ -148,7 +148,9 @@ struct Frames<W> {
     pending: VecDeque<Pending>,
     pending_max: usize,
     made: Vec<(usize, Frame)>,
+    /// Memory of frames that were written, to be used again: for raw bytes, and for packed ones.
     spare: Vec<Vec<u8>>,
+    spare_packed: Vec<Vec<u8>>,
 }
 
 impl<W: Write + Seek> Frames<W> {
@@ -162,9 +164,9 @@ impl<W: Write + Seek> Frames<W> {
             scope.spawn(move || {
                 let mut compressor = compressor(level);
                 let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                while let Ok(Job { raw, done }) = next() {
+                while let Ok(Job { raw, packed, done }) = next() {
                     // Nobody waits for it where packing has failed.
-                    let _ = done.send(compress(&mut compressor, raw));
+                    let _ = done.send(compress(&mut compressor, raw, packed));
                 }
             });
         }
@@ -175,6 +177,7 @@ impl<W: Write + Seek> Frames<W> {
             pending_max: FRAMES_A_THREAD * threads,
             made: Vec::new(),
             spare: Vec::new(),
+            spare_packed: Vec::new(),
         }
     }
 
@@ -214,7 +217,8 @@ impl<W: Write + Seek> Frames<W> {
             Cut::Zero(bytes) => self.push(Pending::Zero(file, bytes as u32)),
             Cut::Data(raw) => {
                 let (done, result) = sync_channel(1);
-                self.jobs.send(Job { raw, done }).map_err(|_| ended_early())?;
+                let packed = self.spare_packed.pop().unwrap_or_default();
+                self.jobs.send(Job { raw, packed, done }).map_err(|_| ended_early())?;
                 self.push(Pending::Data(file, result))
             }
         }
@@ -241,6 +245,7 @@ impl<W: Write + Seek> Frames<W> {
                 self.out.write_all(&done.packed)?;
                 self.made.push((file, done.frame));
                 self.spare.push(done.raw);
+                self.spare_packed.push(done.packed);
             }
         }
         if self.made.len() > FRAMES_MAX {
@@ -270,12 +275,18 @@ fn compressor(level: i32) -> std::io::Result<Compressor> {
     Ok(compressor)
 }
 
-fn compress(compressor: &mut std::io::Result<Compressor>, raw: Vec<u8>) -> Result<Compressed> {
+fn compress(
+    compressor: &mut std::io::Result<Compressor>,
+    raw: Vec<u8>,
+    mut packed: Vec<u8>,
+) -> Result<Compressed> {
     let compressor = match compressor {
         Ok(compressor) => compressor,
         Err(e) => return Err(std::io::Error::other(e.to_string()).into()),
     };
-    let packed = compressor.compress(&raw)?;
+    packed.clear();
+    packed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+    compressor.compress_to_buffer(&raw, &mut packed)?;
     let frame = Frame::Data {
         raw_bytes: raw.len() as u32,
         packed_bytes: packed.len() as u32,

@@ -24,6 +24,12 @@ pub fn minute(seconds: u64) -> String {
     format!("{} {hour:02}:{minute:02} UTC", day(seconds))
 }
 
+/// The second, as `2026-11-20T22:41:07Z` (RFC 3339).
+pub fn second(seconds: u64) -> String {
+    let (hour, minute) = (seconds % 86_400 / 3600, seconds % 3600 / 60);
+    format!("{}T{hour:02}:{minute:02}:{:02}Z", day(seconds), seconds % 60)
+}
+
 /// Any time that a file system holds, as `2026-11-20 22:41:07.000000000`.
 pub fn instant(time: ext4::Time) -> String {
     // Whole cycles of the calendar later no time is before 1970.
@@ -61,6 +67,7 @@ mod tests {
             assert_eq!(day(seconds), date);
         }
         assert_eq!(minute(1_700_000_000), "2023-11-14 22:13 UTC");
+        assert_eq!(second(1_700_000_000), "2023-11-14T22:13:20Z");
         let instant = |seconds, nanoseconds| instant(ext4::Time { seconds, nanoseconds });
         assert_eq!(instant(1_700_000_000, 5), "2023-11-14 22:13:20.000000005");
         assert_eq!(instant(-1, 999_999_999), "1969-12-31 23:59:59.999999999");

@@ -85,6 +85,8 @@ pub struct Image {
     pub bytes: u64,
     /// Inodes in it.
     pub inodes: u64,
+    /// Where its regions begin, in bytes: see [`ext4::Summary::seams`].
+    pub seams: Vec<u64>,
 }
 
 impl Image {
@@ -125,7 +127,8 @@ impl Image {
         let (_, summary) = writer.finish(&tree).map_err(image_error)?;
         let size = Unit::Bytes.amount(summary.bytes);
         stage.finish(format!("{entries} entries, image of {size}"));
-        Ok(Image { file, bytes: summary.bytes, inodes: summary.inodes })
+        let ext4::Summary { bytes, inodes, seams, .. } = summary;
+        Ok(Image { file, bytes, inodes, seams })
     }
 
     /// Where it is; gone with this value.

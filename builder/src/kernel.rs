@@ -293,6 +293,7 @@ impl Inputs {
         key.field(PROCEDURE.to_le_bytes());
         // The manifest names it.
         key.field(env!("CARGO_PKG_VERSION"));
+        key.field(bundle::SCHEMA.to_le_bytes());
         key.field(self.arch.name());
         key.field(self.config_digest.as_bytes());
         key.field(self.config.source.digest.as_bytes());

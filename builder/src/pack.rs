@@ -1,21 +1,25 @@
 //! From an image to a bundle: describe it, pack it.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom};
+use std::io::{self, BufWriter, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use bundle::{AgentInfo, Boot, Digest, FileEntry, HashingReader, HashingWriter, Kind, Manifest};
+use bundle::{
+    AgentInfo, Blob, Boot, Content, Digest, HashingReader, Kind, Manifest, Packing, ROOTFS, SBOM,
+};
 use imgrun::{Progress, Unit, interrupt};
 
 use crate::image::{Image, publish};
 use crate::plan::Plan;
 use crate::source::into_error;
-use crate::{Error, Result};
+use crate::{Error, Result, packages, sbom};
 
-/// zstd's level: 3 is where more time stops to buy much (field figures in ARCHITECTURE.md).
+/// zstd's level. `tests/bench/pack --levels` measures what the next ones cost and save.
 const COMPRESSION_LEVEL: i32 = 3;
-/// The image is read back in pieces of this size.
-const READ_BYTES: usize = 1 << 20;
+/// Frames of an image are about so long: `tests/bench/pack --levels` again.
+const FRAME_BYTES: u32 = 256 << 10;
+/// Read and written in pieces of this size.
+const PIECE_BYTES: usize = 128 << 10;
 
 /// A bundle on disk.
 #[derive(Clone, Debug)]
@@ -40,11 +44,12 @@ pub fn pack(
     directory: &Path,
     progress: &Progress,
 ) -> Result<Packed> {
-    let digest = digest_of(image.file()).map_err(|e| into_error("read the image back", e))?;
-    let manifest = manifest(
-        plan,
-        FileEntry { name: Kind::Image.files()[0].to_string(), digest, size: image.bytes },
-    );
+    let installed = packages::read(image.file())?;
+    for note in &installed.notes {
+        progress.note(note);
+    }
+    let manifest = Manifest { packages: installed.packages, ..manifest(plan) };
+    let sbom = sbom::spdx(&manifest, &installed.distribution, plan.epoch.unwrap_or(0));
     let path = directory.join(manifest.file_name());
     let stage = progress.stage("pack", Unit::Bytes, Some(image.bytes));
     let draft = tempfile::Builder::new()
@@ -52,20 +57,29 @@ pub fn pack(
         .suffix(".partial")
         .tempfile_in(directory)
         .map_err(|e| Error::io(directory.display(), e))?;
+    let (bytes, seams) = (image.bytes, std::mem::take(&mut image.seams));
     let file = image.file();
-    file.seek(SeekFrom::Start(0)).map_err(|e| Error::io("the image", e))?;
-    let out = HashingWriter::new(BufWriter::new(draft));
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let out =
-        bundle::pack(&manifest, [Interruptible(file)], out, COMPRESSION_LEVEL, threads, |n| {
-            stage.add(n);
-        })
+    file.rewind().map_err(|e| Error::io("the image", e))?;
+    let rootfs: Box<dyn Read> = Box::new(Interruptible(file));
+    let contents = vec![
+        Content { seams, ..Content::new(ROOTFS, rootfs, bytes) },
+        Content::new(SBOM, Box::new(&sbom[..]), sbom.len() as u64),
+    ];
+    let out = BufWriter::with_capacity(PIECE_BYTES, draft);
+    let (out, outline) = bundle::pack(manifest, contents, out, &packing(), |n| stage.add(n))
         .map_err(|e| pack_error(&path, e))?;
-    let (out, digest, bytes) = out.finish();
     let draft = out.into_inner().map_err(|e| Error::io(path.display(), e.into_error()))?;
+    let digest =
+        digest_of(draft.as_file()).map_err(|e| into_error(&path.display().to_string(), e))?;
     publish(draft, &path)?;
+    let bytes = outline.packed_bytes();
     stage.finish(format!("{}, {digest}", Unit::Bytes.amount(bytes)));
-    Ok(Packed { path, digest, bytes, manifest })
+    Ok(Packed { path, digest, bytes, manifest: outline.manifest().clone() })
+}
+
+fn packing() -> Packing {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    Packing { level: COMPRESSION_LEVEL, average_bytes: FRAME_BYTES, threads }
 }
 
 /// Gives up between two reads once the user asked for it.
@@ -78,14 +92,15 @@ impl<R: Read> Read for Interruptible<R> {
     }
 }
 
-fn manifest(plan: &Plan, file: FileEntry) -> Manifest {
+fn manifest(plan: &Plan) -> Manifest {
     Manifest {
         schema: bundle::SCHEMA,
         kind: Kind::Image,
         name: plan.name.clone(),
         version: plan.version.clone(),
         arch: plan.arch,
-        files: vec![file],
+        files: Vec::new(),
+        frames: Blob::of([]),
         boot: Some(Boot { init: plan.init, cmdline: Vec::new() }),
         kernel: Some(plan.kernel.clone()),
         agent: Some(AgentInfo {
@@ -94,14 +109,18 @@ fn manifest(plan: &Plan, file: FileEntry) -> Manifest {
         }),
         sources: vec![plan.source.clone()],
         recipe: plan.recipe,
+        lock: None,
+        packages: Vec::new(),
         tool: concat!("imgtool ", env!("CARGO_PKG_VERSION")).to_string(),
+        test: None,
     }
 }
 
-fn digest_of(file: &mut File) -> io::Result<Digest> {
-    file.seek(SeekFrom::Start(0))?;
+/// The digest of a whole file.
+pub(crate) fn digest_of(mut file: &File) -> io::Result<Digest> {
+    file.rewind()?;
     let mut reader = HashingReader::new(Interruptible(file));
-    let mut buffer = vec![0; READ_BYTES];
+    let mut buffer = vec![0; PIECE_BYTES];
     while reader.read(&mut buffer)? != 0 {}
     Ok(reader.finish().0)
 }

@@ -75,6 +75,17 @@ pub struct Error {
 /// `Result` with our [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Whose fault it is that bytes are not a bundle.
+impl From<bundle::Error> for Error {
+    fn from(e: bundle::Error) -> Self {
+        match e {
+            bundle::Error::Digest { .. } => Error::trust(e.to_string()),
+            bundle::Error::Io(cause) => Error::io("read", cause),
+            other => Error::input(other.to_string()),
+        }
+    }
+}
+
 impl Error {
     /// An error of `class`; `message` names the thing that failed and says why.
     pub fn new(class: Class, message: impl Into<String>) -> Self {

@@ -42,7 +42,7 @@ fn a_bundle_is_an_ordinary_file() {
     let path = build(&world).ok().text();
     assert_eq!(path, format!("out/t-1-{}.tar.zst", std::env::consts::ARCH));
     let listed = world.run("sh", ["-c", &format!("zstd -dcq {path} | tar t")]).ok().text();
-    assert_eq!(listed, "manifest.json\nrootfs.ext4");
+    assert_eq!(listed, "manifest.json\nrootfs.ext4\nsbom.spdx.json");
     world.run("sh", ["-c", &format!("zstd -dcq {path} | tar x")]).ok();
     let manifest: serde_json::Value =
         serde_json::from_slice(&std::fs::read(world.path("manifest.json")).unwrap()).unwrap();

@@ -80,11 +80,12 @@ impl Args {
         let parent = self.output.parent().filter(|p| !p.as_os_str().is_empty());
         let directory = parent.unwrap_or(Path::new("."));
         let image = Image::flatten(&layout, directory, progress)?;
-        let (bytes, inodes) = (image.bytes, image.inodes);
+        let (bytes, inodes, seams) = (image.bytes, image.inodes, image.seams.clone());
         image.keep(&self.output)?;
         if json {
             super::print(serde_json::json!({
-                "path": self.output, "bytes": bytes, "inodes": inodes, "source": found.digest,
+                "path": self.output, "bytes": bytes, "inodes": inodes, "seams": seams,
+                "source": found.digest,
             }));
         } else {
             super::print(self.output.display());

@@ -1,12 +1,10 @@
 //! A finished kernel in the cache: a directory that appears whole, by one rename.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use bundle::{
-    Arch, Digest, FileEntry, HashingReader, HashingWriter, Kind, Manifest, Name, Source, Version,
-};
+use bundle::{Arch, Blob, Digest, HashingReader, Kind, Manifest, Name, Packing, Source, Version};
 use imgrun::{Progress, Unit};
 use serde::Serialize;
 use tempfile::NamedTempFile;
@@ -15,10 +13,13 @@ use super::build::Built;
 use super::toolchain::Toolchain;
 use super::{BuiltKernel, Inputs};
 use crate::cache::Cache;
+use crate::pack::digest_of;
 use crate::{Error, Result};
 
 /// zstd's: 19 is the last one that needs no more memory to unpack.
 const LEVEL: i32 = 19;
+/// Frames are long: two kernels have little in common, so that small ones would only cost.
+const FRAME_BYTES: u32 = 1 << 20;
 /// The file beside the bundle that holds its digest.
 const DIGEST_NAME: &str = "digest";
 
@@ -136,7 +137,9 @@ impl Entry {
             .tempdir_in(parent)
             .map_err(|e| Error::io(parent.display(), e))?;
         let name = self.kernel.bundle_path.file_name().unwrap_or_default();
-        let file = File::create_new(draft.path().join(name)).map_err(failed)?;
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        let file = options.open(draft.path().join(name)).map_err(failed)?;
         let (file, digest) = self.pack(content, file, progress)?;
         file.sync_all().map_err(failed)?;
         let mut note = File::create_new(draft.path().join(DIGEST_NAME)).map_err(failed)?;
@@ -153,18 +156,16 @@ impl Entry {
     }
 
     fn pack(&self, content: &Content, out: File, progress: &Progress) -> Result<(File, Digest)> {
-        let mut files = Vec::new();
-        let mut readers: Vec<Box<dyn Read>> = Vec::new();
+        let mut contents: Vec<bundle::Content<Box<dyn Read>>> = Vec::new();
         for (name, path) in &content.boot {
-            files.push(describe(name, path)?);
-            let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
-            readers.push(Box::new(BufReader::new(file)));
+            let failed = |e| Error::io(path.display(), e);
+            let file = File::open(path).map_err(failed)?;
+            let size = file.metadata().map_err(failed)?.len();
+            contents.push(bundle::Content::new(*name, Box::new(BufReader::new(file)), size));
         }
         let config = content.config.as_ref().map(|config| ("config", config.as_bytes()));
         for (name, bytes) in config.into_iter().chain([("build.json", &*content.info)]) {
-            let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
-            files.push(FileEntry { name: name.to_string(), digest, size });
-            readers.push(Box::new(bytes));
+            contents.push(bundle::Content::new(name, Box::new(bytes), bytes.len() as u64));
         }
         let manifest = Manifest {
             schema: bundle::SCHEMA,
@@ -172,21 +173,29 @@ impl Entry {
             name: self.kernel.name.clone(),
             version: self.kernel.version.clone(),
             arch: self.kernel.arch,
-            files,
+            files: Vec::new(),
+            frames: Blob::of([]),
             boot: None,
             kernel: None,
             agent: None,
             sources: vec![content.source.clone()],
             recipe: content.recipe,
+            lock: None,
+            packages: Vec::new(),
             tool: concat!("imgtool ", env!("CARGO_PKG_VERSION")).to_string(),
+            test: None,
         };
-        let total = manifest.files.iter().map(|f| f.size).sum();
+        let total = contents.iter().map(|content| content.size).sum();
         let stage = progress.stage("pack the kernel", Unit::Bytes, Some(total));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let out = HashingWriter::new(out);
-        let out = bundle::pack(&manifest, readers, out, LEVEL, threads, |n| stage.add(n))
-            .map_err(|e| Error::host("pack the kernel").because(e))?;
-        let (file, digest, bytes) = out.finish();
+        let packing = Packing { level: LEVEL, average_bytes: FRAME_BYTES, threads };
+        let failed = |e: &dyn std::fmt::Display| Error::host(format!("pack the kernel: {e}"));
+        let (out, outline) =
+            bundle::pack(manifest, contents, BufWriter::new(out), &packing, |n| stage.add(n))
+                .map_err(|e| failed(&e))?;
+        let file = out.into_inner().map_err(|e| failed(&e))?;
+        let digest = digest_of(&file).map_err(|e| failed(&e))?;
+        let bytes = outline.packed_bytes();
         stage.finish(format!("{bytes} bytes, {digest}"));
         Ok((file, digest))
     }
@@ -222,15 +231,6 @@ pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>> {
 /// The digest of the bundle in an entry's directory, as it was put there.
 pub(super) fn note(dir: &Path) -> Option<Digest> {
     fs::read_to_string(dir.join(DIGEST_NAME)).ok()?.trim().parse().ok()
-}
-
-/// A file as a manifest lists it.
-fn describe(name: &str, path: &Path) -> Result<FileEntry> {
-    let failed = |e| Error::io(path.display(), e);
-    let mut reader = HashingReader::new(File::open(path).map_err(failed)?);
-    std::io::copy(&mut reader, &mut std::io::sink()).map_err(failed)?;
-    let (digest, size) = reader.finish();
-    Ok(FileEntry { name: name.to_string(), digest, size })
 }
 
 /// A file in `dir` that is removed unless it gets its final name. Readable as other files are:

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use bundle::{Arch, Digest, Name, Version};
+use bundle::{Arch, Digest, Manifest, Name, Version};
 use serde::Serialize;
 
 use super::build::Patch;
@@ -117,8 +117,7 @@ fn in_cache(cache: &Cache) -> BTreeMap<PathBuf, (Title, Stored)> {
             .map(|e| e.path())
             .find(|path| path.extension().is_some_and(|extension| extension == "zst"))?;
         let bytes = fs::metadata(&path).ok()?.len();
-        let file = File::open(&path).ok()?;
-        let manifest = bundle::unpack(file).ok()?.manifest().clone();
+        let manifest = Manifest::of_packed(&mut File::open(&path).ok()?).ok()?;
         let title = (manifest.name, manifest.version, manifest.arch);
         Some((dir, (title, Stored { path, digest, bytes })))
     };
@@ -190,8 +189,8 @@ pub fn show(config: &Path, arch: Arch) -> Result<Shown> {
 /// Where it is none.
 pub fn show_bundle(path: &Path) -> Result<serde_json::Value> {
     let about = |e: bundle::Error| Error::input(path.display().to_string()).because(e);
-    let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
-    let manifest = bundle::unpack(file).map_err(about)?.manifest().clone();
+    let mut file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
+    let manifest = Manifest::of_packed(&mut file).map_err(about)?;
     let build = super::options::member(path, "build.json")?;
     let build: serde_json::Value = serde_json::from_str(&build)
         .map_err(|e| Error::input(format!("{}: build.json", path.display())).because(e))?;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 
-use bundle::{Init, Kind};
+use bundle::{Init, Kind, Manifest};
 use serde::{Deserialize, Serialize};
 
 use super::fragment::Request;
@@ -75,10 +75,9 @@ pub fn source(table: &str) -> Result<String> {
 /// # Errors
 /// Where it is no image's bundle.
 pub fn of_image(path: &Path) -> Result<Vec<&'static str>> {
-    let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
-    let contents =
-        bundle::unpack(file).map_err(|e| Error::input(path.display().to_string()).because(e))?;
-    let manifest = contents.manifest();
+    let mut file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
+    let manifest = Manifest::of_packed(&mut file)
+        .map_err(|e| Error::input(path.display().to_string()).because(e))?;
     if manifest.kind != Kind::Image {
         return Err(Error::input(format!("{} is no image's bundle", path.display())));
     }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use bundle::Kind;
+use bundle::{Kind, Outline};
 use serde::Serialize;
 
 use super::config::CONFIG_BYTES_MAX;
@@ -97,25 +97,19 @@ pub(super) fn of_bundle(path: &Path) -> Result<String> {
 /// The text called `name` in the kernel bundle `path`.
 pub(super) fn member(path: &Path, name: &str) -> Result<String> {
     let about = |e: bundle::Error| Error::input(path.display().to_string()).because(e);
-    let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
-    let mut contents = bundle::unpack(file).map_err(about)?;
-    if contents.manifest().kind != Kind::Kernel {
+    let mut file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
+    let outline = Outline::open(&mut file).map_err(about)?;
+    if outline.manifest().kind != Kind::Kernel {
         return Err(Error::input(format!("{} is no kernel's bundle", path.display())));
     }
-    while let Some(file) = contents.upcoming() {
-        if file.name != name {
-            contents.copy_next(&mut std::io::sink()).map_err(about)?;
-            continue;
-        }
-        if file.size > CONFIG_BYTES_MAX {
-            return Err(Error::input(format!("{}: its {name} is too long", path.display())));
-        }
-        let mut text = Vec::new();
-        contents.copy_next(&mut text).map_err(about)?;
-        return String::from_utf8(text)
-            .map_err(|e| Error::input(format!("{}: its {name}", path.display())).because(e));
+    if outline.manifest().file(name).is_some_and(|file| file.size > CONFIG_BYTES_MAX) {
+        return Err(Error::input(format!("{}: its {name} is too long", path.display())));
     }
-    Err(Error::input(format!("{} holds no {name}", path.display())))
+    match outline.content(name, &mut file).map_err(about)? {
+        None => Err(Error::input(format!("{} holds no {name}", path.display()))),
+        Some(text) => String::from_utf8(text)
+            .map_err(|e| Error::input(format!("{}: its {name}", path.display())).because(e)),
+    }
 }
 
 #[cfg(test)]

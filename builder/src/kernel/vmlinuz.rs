@@ -21,6 +21,8 @@ use crate::{Error, Result};
 
 /// A compressed kernel is at most this long.
 pub(super) const VMLINUZ_BYTES_MAX: u64 = 256 << 20;
+/// zstd windows are at most this many powers of two, what a stock `zstd -d` takes.
+const WINDOW_LOG_MAX: u32 = 27;
 /// And so long uncompressed.
 const VMLINUX_BYTES_MAX: u64 = 1 << 30;
 const UNPACK_TIME_MAX: Duration = Duration::from_secs(300);
@@ -112,7 +114,7 @@ fn decompress(payload: &[u8], packed: &[u8], dir: &Path) -> Result<Vec<u8>> {
         gunzip(payload)
     } else if begins(&[0x28, 0xb5, 0x2f, 0xfd]) {
         let decoder = zstd::Decoder::new(packed).and_then(|mut decoder| {
-            decoder.window_log_max(bundle::WINDOW_LOG_MAX)?;
+            decoder.window_log_max(WINDOW_LOG_MAX)?;
             Ok(decoder.single_frame())
         });
         read_all(decoder.map_err(broken)?)

@@ -5,13 +5,24 @@ use serde::{Deserialize, Serialize};
 use crate::{Arch, Digest, Error, Name, Result, Version};
 
 /// The schema version that this crate writes and reads.
-pub const SCHEMA: u32 = 1;
+///
+/// 1 was the manifest of bundles without a frame table, which no release ever made: they are
+/// refused, and built again.
+pub const SCHEMA: u32 = 2;
+
+/// A manifest is at most this long.
+pub const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+
+/// The root file system of an image.
+pub const ROOTFS: &str = "rootfs.ext4";
+/// The list of what is in an image: SPDX 2.3 as JSON.
+pub const SBOM: &str = "sbom.spdx.json";
 
 /// What kind of thing a bundle holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A root file system: `rootfs.ext4`.
+    /// A root file system and the list of what is in it: `rootfs.ext4`, `sbom.spdx.json`.
     Image,
     /// A guest kernel: what boots, `config`, `build.json`.
     Kernel,
@@ -22,7 +33,7 @@ impl Kind {
     /// may lack some, but not [`Arch::kernel_file`].
     pub fn files(self) -> &'static [&'static str] {
         match self {
-            Kind::Image => &["rootfs.ext4"],
+            Kind::Image => &[ROOTFS, SBOM],
             Kind::Kernel => &[
                 // Uncompressed, an ELF file.
                 "vmlinux",
@@ -58,6 +69,8 @@ pub struct Manifest {
     pub arch: Arch,
     /// The files after the manifest, in this order: those of [`Kind::files`].
     pub files: Vec<FileEntry>,
+    /// The frame table: where every piece of the files lies, and what it must be.
+    pub frames: Blob,
     /// How an image is started. Images only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<Boot>,
@@ -71,8 +84,83 @@ pub struct Manifest {
     pub sources: Vec<Source>,
     /// The digest of the recipe's or kernel configuration's text.
     pub recipe: Digest,
+    /// The digest of the lock file's text, where the recipe has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Digest>,
+    /// The packages that are installed in an image, by database, name and version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<Package>,
     /// The program that made it: `imgtool 0.1.0`.
     pub tool: String,
+    /// What came of a test before it was packed. A later one can not be here, because the manifest
+    /// decides the bundle's digest; it is a document of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<TestResult>,
+}
+
+/// Bytes that are named by their digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    /// Of the bytes.
+    pub digest: Digest,
+    /// How many there are.
+    pub size: u64,
+}
+
+impl Blob {
+    /// The name of `bytes`.
+    pub fn of(bytes: impl AsRef<[u8]>) -> Self {
+        let bytes = bytes.as_ref();
+        Blob { digest: Digest::of(bytes), size: bytes.len() as u64 }
+    }
+}
+
+/// A package that an image's package manager says is installed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Package {
+    /// Whose database names it.
+    pub database: Database,
+    /// Its name.
+    pub name: String,
+    /// Its version, as the package manager writes it.
+    pub version: String,
+    /// The architecture in the package manager's words: `amd64`, `all`, `x86_64`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub arch: String,
+}
+
+/// A package manager's database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Database {
+    /// Debian's: `/var/lib/dpkg/status` and `status.d/`.
+    Dpkg,
+    /// Alpine's: `/lib/apk/db/installed`.
+    Apk,
+}
+
+/// What came of booting an image and running commands in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestResult {
+    /// The program that tested: `imgrun 0.1.0`.
+    pub tool: String,
+    /// How the guest was executed: `kvm`, `tcg`.
+    pub accel: String,
+    /// The digest of the kernel that it booted.
+    pub kernel: Digest,
+    /// From the start of the VMM to the agent's first answer, in milliseconds.
+    pub boot_ms: u64,
+    /// What was run, in order.
+    pub checks: Vec<Check>,
+}
+
+/// A command of a test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What it shows, in a few words, or the command itself.
+    pub name: String,
+    /// Whether it did.
+    pub passed: bool,
 }
 
 /// A file inside a bundle.
@@ -84,6 +172,8 @@ pub struct FileEntry {
     pub digest: Digest,
     /// Raw size in bytes.
     pub size: u64,
+    /// Bytes of its frames in the packed file.
+    pub packed: u64,
 }
 
 /// How an image is started.
@@ -156,13 +246,22 @@ impl Manifest {
         let wrong = |e: serde_json::Error| Error::format(format!("manifest.json: {e}"));
         let Schema { schema } = serde_json::from_slice(json).map_err(wrong)?;
         if schema != SCHEMA {
+            let remedy = if schema < SCHEMA { "build the bundle again" } else { "update it" };
             return Err(Error::format(format!(
-                "manifest.json has schema {schema}, this program reads schema {SCHEMA}"
+                "manifest.json has schema {schema}, this program reads schema {SCHEMA}: {remedy}"
             )));
         }
         let manifest: Manifest = serde_json::from_slice(json).map_err(wrong)?;
         manifest.check()?;
         Ok(manifest)
+    }
+
+    /// Out of the packed file behind `read`, of which nothing else is looked at.
+    ///
+    /// # Errors
+    /// As [`read_manifest`](crate::read_manifest) and [`Manifest::parse`].
+    pub fn of_packed(read: &mut impl std::io::Read) -> Result<Self> {
+        Self::parse(&crate::read_manifest(read)?)
     }
 
     /// As bytes: pretty JSON with a newline, the same for equal manifests.

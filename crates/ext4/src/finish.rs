@@ -23,7 +23,7 @@ const FAST_SYMLINK_BYTES_MAX: usize = 59;
 const BYTES_PER_INODE: u64 = 16 << 10;
 
 /// What an image has become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The image's length.
     pub bytes: u64,
@@ -31,6 +31,10 @@ pub struct Summary {
     pub free_bytes: u64,
     /// Inodes taken, reserved ones included.
     pub inodes: u64,
+    /// Where in the image, in bytes and ascending, another region begins: contents, what is about
+    /// single files, directories, the journal, bitmaps, inode tables, free blocks. See the crate's
+    /// page.
+    pub seams: Vec<u64>,
 }
 
 impl<W: Write + Seek> Writer<W> {
@@ -46,12 +50,16 @@ impl<W: Write + Seek> Writer<W> {
         let told = told.or(size.map(|bytes| bytes / BYTES_PER_INODE));
         let numbers = Numbers::assign(tree, told)?;
         let contents = 1 + self.descriptor_room..self.stream.next();
-        let unused = unused(tree, &numbers, contents)?;
+        let unused = unused(tree, &numbers, contents.clone())?;
         let mut inodes = Inodes::new(tree, &numbers, seed);
+        let mut seams = vec![contents.start, contents.end];
         inodes.place_xattrs(&mut self)?;
         inodes.place_files(&mut self)?;
+        seams.push(self.stream.next());
         inodes.place_directories(&mut self)?;
+        seams.push(self.stream.next());
         let journal = self.place_journal(&mut inodes, seed)?;
+        seams.push(self.stream.next());
 
         let geometry = Geometry::compute(&Wanted {
             descriptor_room: self.descriptor_room,
@@ -65,7 +73,10 @@ impl<W: Write + Seek> Writer<W> {
         let usage = Usage { inodes: numbers.bitmap(), directories: inodes.directories };
         let table = inodes.table;
         let descriptors = group::write_bitmaps(&mut self.stream, &geometry, &usage, seed)?;
+        seams.push(self.stream.next());
         group::write_inodes(&mut self.stream, &geometry, table)?;
+        seams.push(self.stream.next());
+        seams.dedup();
         let free_inodes = geometry.inodes() - numbers.taken();
         let front = superblock::front(
             &self.options,
@@ -79,6 +90,7 @@ impl<W: Write + Seek> Writer<W> {
             bytes: geometry.blocks * BLOCK_BYTES as u64,
             free_bytes: geometry.free() * BLOCK_BYTES as u64,
             inodes: numbers.taken(),
+            seams: seams.into_iter().map(|block| block * BLOCK_BYTES as u64).collect(),
         };
         Ok((out, summary))
     }

@@ -1,19 +1,21 @@
 //! From a packed file to a directory in the store.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufReader, Read, Seek, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
-use bundle::{Contents, Digest, Hasher, HashingReader, MANIFEST_BYTES_MAX, Manifest};
+use bundle::{Digest, Form, HashingReader, Outline, Piece};
 
 use super::sparse::SparseFile;
-use super::{MANIFEST, Store, Stored};
+use super::{FRAMES, MANIFEST, Store, Stored};
 use crate::lease::Lease;
 use crate::{Cancel, Error, Progress, Result, Stage, Unit};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
+/// Threads of one import: each holds a frame, at most 8 MiB.
+const THREADS_MAX: usize = 8;
 
 /// What an import found.
 #[derive(Clone, Debug)]
@@ -28,9 +30,10 @@ impl Store {
     /// Takes the packed bundle `file` into the store. Blocks; may take seconds.
     ///
     /// The file is hashed first (80 MB: 0.05 s) to learn whether the store has it, which makes
-    /// every later `run` of the same file cheap. A file that is new is hashed again while it is
-    /// unpacked: the digest under which it is kept is that of the bytes that were unpacked, even
-    /// if somebody wrote to the file in between.
+    /// every later `run` of the same file cheap. Of a file that is new every frame is then checked
+    /// by the frame table, and that by the manifest, whose bytes are those that were hashed: the
+    /// digest under which it is kept is that of the bytes that were unpacked, even if somebody wrote
+    /// to the file in between.
     ///
     /// # Errors
     /// `Input` for a file that is not a whole bundle, `Trust` for contents that differ from the
@@ -48,12 +51,12 @@ impl Store {
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Imported> {
-        let mut packed = File::open(file).map_err(|e| Error::io(file.display(), e))?;
+        let packed = File::open(file).map_err(|e| Error::io(file.display(), e))?;
         let metadata = packed.metadata().map_err(|e| Error::io(file.display(), e))?;
         if !metadata.is_file() {
             return Err(Error::input(format!("{}: not a regular file", file.display())));
         }
-        let digest = hash(&mut packed, cancel).map_err(|e| e.within(file.display()))?;
+        let (digest, json) = identify(&packed, cancel).map_err(|e| in_file(file, e, cancel))?;
         if let Some(expected) = expected
             && digest != expected
         {
@@ -63,30 +66,51 @@ impl Store {
         if let Some(bundle) = self.by_digest(digest)? {
             return Ok(Imported { bundle, new: false });
         }
-        packed.rewind().map_err(|e| Error::io(file.display(), e))?;
         let stage =
             progress.stage(format!("import {}", file.display()), Unit::Bytes, Some(metadata.len()));
-        let imported = self.unpack(packed, &stage, cancel).map_err(|e| in_file(file, e, cancel))?;
+        let imported = json
+            .map_err(Error::from)
+            .and_then(|json| self.unpack(&packed, json, digest, &stage, cancel))
+            .map_err(|e| in_file(file, e, cancel))?;
         stage.finish(format!("{} {}", imported.bundle.title(), imported.bundle.digest.short()));
         Ok(imported)
     }
 
-    fn unpack(&self, packed: File, stage: &Stage, cancel: &Cancel) -> Result<Imported> {
+    fn unpack(
+        &self,
+        packed: &File,
+        json: Vec<u8>,
+        digest: Digest,
+        stage: &Stage,
+        cancel: &Cancel,
+    ) -> Result<Imported> {
+        let outline = Outline::read(json, &mut &*packed)?;
         let lease = Lease::create(&self.staging())?;
         let dir = lease.path().join("bundle");
         fs::create_dir(&dir).map_err(|e| Error::io(dir.display(), e))?;
-        let watched = Watched { packed, stage, cancel };
-        let reader = HashingReader::new(BufReader::with_capacity(READ_BYTES, watched));
-        let mut contents = bundle::unpack(reader).map_err(from_bundle)?;
-        while let Some(entry) = contents.upcoming() {
-            // The manifest allows only the fixed names of its kind: no path can escape.
-            let path = dir.join(&entry.name);
-            copy_next(&mut contents, SparseFile::create(path, cancel.clone())?)?;
+        // The manifest allows only the fixed names of its kind: no path can escape.
+        let entries = outline.manifest().files.iter();
+        let files = entries.map(|entry| SparseFile::create(dir.join(&entry.name), entry.size));
+        let files = files.collect::<Result<Vec<_>>>()?;
+        let fetch = |index: usize, _: Form, buffer: &mut Vec<u8>| {
+            let piece = &outline.pieces()[index];
+            buffer.resize(piece.frame.packed_bytes() as usize, 0);
+            packed.read_exact_at(buffer, piece.packed_at).map_err(|e| Error::io("read", e))?;
+            stage.add(buffer.len() as u64);
+            Ok(Form::Packed)
+        };
+        let put = |piece: &Piece, raw: &[u8]| {
+            cancel.check()?;
+            files[piece.file].write_at(raw, piece.raw_at)
+        };
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        outline.assemble(threads.min(THREADS_MAX), fetch, put)?;
+        for file in files {
+            cancel.check()?;
+            file.finish()?;
         }
-        let (manifest, mut rest) = contents.finish().map_err(from_bundle)?;
-        io::copy(&mut rest, &mut io::sink()).map_err(|e| Error::io("the end", e))?;
-        let (digest, _) = rest.finish();
-        write_manifest(&dir, &manifest, cancel)?;
+        write_whole(&dir.join(MANIFEST), outline.json())?;
+        write_whole(&dir.join(FRAMES), &outline.table())?;
         fs::set_permissions(&dir, Permissions::from_mode(0o755))
             .map_err(|e| Error::io(dir.display(), e))?;
         sync_dir(&dir)?;
@@ -111,25 +135,9 @@ impl Store {
     }
 }
 
-fn copy_next<R: Read>(contents: &mut Contents<R>, mut out: SparseFile) -> Result<()> {
-    contents.copy_next(&mut out).map_err(|e| match e {
-        bundle::Error::Io(cause) => Error::io(out.path().display(), cause),
-        other => from_bundle(other),
-    })?;
-    out.finish()
-}
-
-fn write_manifest(dir: &Path, manifest: &Manifest, cancel: &Cancel) -> Result<()> {
-    // As we print it, it may be longer than it was; what we would not read back must not come in.
-    let json = manifest.to_json();
-    if json.len() as u64 > MANIFEST_BYTES_MAX {
-        return Err(Error::input(format!(
-            "its manifest is too long: {} bytes, {MANIFEST_BYTES_MAX} are allowed",
-            json.len()
-        )));
-    }
-    let mut file = SparseFile::create(dir.join(MANIFEST), cancel.clone())?;
-    file.write_all(&json).map_err(|e| Error::io(file.path().display(), e))?;
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let file = SparseFile::create(path.to_path_buf(), bytes.len() as u64)?;
+    file.write_at(bytes, 0)?;
     file.finish()
 }
 
@@ -137,28 +145,22 @@ fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| Error::io(dir.display(), e))
 }
 
-/// The digest of all that `packed` holds.
-fn hash(packed: &mut File, cancel: &Cancel) -> Result<Digest> {
-    let mut hasher = Hasher::new();
+/// The digest of all that `packed` holds, and the manifest that it begins with: of the very bytes
+/// that were hashed.
+fn identify(packed: &File, cancel: &Cancel) -> Result<(Digest, bundle::Result<Vec<u8>>)> {
+    let watched = Watched { packed, cancel };
+    let mut reader = HashingReader::new(BufReader::with_capacity(READ_BYTES, watched));
+    let json = bundle::read_manifest(&mut reader);
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        cancel.check()?;
-        match packed.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(n) => hasher.update(&buffer[..n]),
+        match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(Error::io("read", e)),
         }
     }
-}
-
-/// Whose fault it is that bytes are not a bundle.
-fn from_bundle(e: bundle::Error) -> Error {
-    match e {
-        bundle::Error::Digest { .. } => Error::trust(e.to_string()),
-        bundle::Error::Io(cause) => Error::input("not a valid bundle").because(cause),
-        other => Error::input(other.to_string()),
-    }
+    Ok((reader.finish().0, json))
 }
 
 /// An interrupted import is not an error of the file's.
@@ -166,10 +168,9 @@ fn in_file(file: &Path, e: Error, cancel: &Cancel) -> Error {
     if cancel.is_cancelled() { Error::interrupted() } else { e.within(file.display()) }
 }
 
-/// Counts what is read of the packed file, and stops reading once asked to.
+/// Stops reading once asked to.
 struct Watched<'a> {
-    packed: File,
-    stage: &'a Stage,
+    packed: &'a File,
     cancel: &'a Cancel,
 }
 
@@ -178,9 +179,7 @@ impl Read for Watched<'_> {
         if self.cancel.is_cancelled() {
             return Err(io::Error::other(Error::interrupted()));
         }
-        let n = self.packed.read(buf)?;
-        self.stage.add(n as u64);
-        Ok(n)
+        (&mut &*self.packed).read(buf)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The local store: bundles that were imported, opened up and ready to boot.
 //!
 //! ```text
-//! <home>/bundles/<hex digest of the packed file>/manifest.json, rootfs.ext4 | vmlinux, config, …
+//! <home>/bundles/<hex digest of the packed file>/manifest.json, rootfs.ext4, … | vmlinux, config, …
+//! <home>/bundles/<hex digest of the packed file>/frames   its frame table: what every piece must be
 //! <home>/staging/imgrun-<random>/    an import under way; locked by its process, renamed when whole
 //! <home>/machines/imgrun-<random>/   a running machine's disks; locked by its process
 //! ```
@@ -31,6 +32,7 @@ pub use kernel::Kernel;
 const DIGEST_PREFIX_MIN: usize = 12;
 
 const MANIFEST: &str = "manifest.json";
+const FRAMES: &str = "frames";
 
 /// The local store under one home directory. Any number of processes may use it at once.
 #[derive(Clone, Debug)]

@@ -40,6 +40,7 @@ impl Owners {
             keys: BTreeMap::new(),
             roles: BTreeMap::new(),
             lifetimes: self.lifetimes.clone(),
+            numbered_timestamps: true,
         };
         for (role, (keys, threshold)) in &self.roles {
             root.keys.extend(keys.iter().map(|key| (key.id(), key.clone())));

@@ -119,7 +119,7 @@ impl Sign {
     /// that it is right is remembered.
     fn check(&self, depot: &dyn Writable, memory: &Memory, progress: &Progress) -> Result<()> {
         let mark = memory.dir().join(PROBED);
-        if self.single_writer || depot.is_known_to_be_exclusive() || mark.exists() {
+        if self.single_writer || depot.exclusive() == Some(true) || mark.exists() {
             return Ok(());
         }
         let title = depot.title();

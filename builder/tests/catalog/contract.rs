@@ -6,7 +6,9 @@ use std::sync::Barrier;
 use imgrun::depot::{Depot, Http};
 use imgrun::{Class, Progress, Unit};
 use imgtool::depot::probe::{Verdict, probe};
-use imgtool::depot::{self, Body, Bucket, Login, Put, Writable};
+use imgtool::depot::{self, Artifacts, Body, Bucket, Login, Put, Writable};
+
+use imgtool::oci::Access;
 
 use crate::servers::{LOGIN, Server};
 use crate::world::{World, finish};
@@ -156,4 +158,14 @@ fn a_bucket_that_overwrites_is_refused_unless_there_is_one_writer() {
     imgtool(&publish).fails(6, "--single-writer");
     imgtool(&[&publish[..], &["--single-writer"]].concat()).ok();
     imgtool(&["catalog", "verify", &store, "--deep"]).ok();
+}
+
+#[test]
+fn a_registry_keeps_the_contract_but_for_one_writer() {
+    let world = World::new();
+    let server = Server::registry(&world.path("registry"));
+    let address = format!("oci://127.0.0.1:{}/images", server.port);
+    let depot = Artifacts::open(&address, &Access::default()).unwrap();
+    writes(&world, &depot, false);
+    assert!(matches!(probe(&depot).unwrap(), Verdict::Broken(_)));
 }

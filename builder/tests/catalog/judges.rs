@@ -78,3 +78,49 @@ fn other_programs_open_our_keys() {
     python.args(["-c", script]).args([world.path("keys/me.pem"), world.path("keys/me.json")]);
     assert_eq!(finish(&mut python).ok().text(), id.text());
 }
+
+/// What is published to a registry, skopeo copies as it is, byte for byte.
+#[test]
+fn skopeo_copies_a_bundle_from_a_registry() {
+    let world = World::new();
+    let server = Server::registry(&world.path("registry"));
+    let place = format!("127.0.0.1:{}/team/images", server.port);
+    let store = format!("oci://{place}");
+    let imgtool = |args: &[&str]| {
+        // No log-ins of the user who runs this.
+        let home = world.path("home");
+        finish(world.command().args(args).env("HOME", &home).env("XDG_RUNTIME_DIR", &home))
+    };
+    imgtool(&["key", "new", "me", "--no-passphrase"]).ok();
+    let init = ["catalog", "init", &store, "--key", "me"];
+    imgtool(&init).fails(6, "several publishers can not share this store");
+    imgtool(&[&init[..], &["--single-writer"]].concat()).ok();
+    let bundles = ["x86_64", "aarch64"].map(|arch| world.kernel_for("linux", "6.1+a", arch));
+    for bundle in bundles.iter().chain(&bundles) {
+        let publish = ["publish", bundle.to_str().unwrap(), "--to", &store, "--untested"];
+        imgtool(&[&publish[..], &["--single-writer"]].concat()).ok();
+    }
+    imgtool(&["catalog", "verify", &store, "--deep"]).ok();
+    for (tag, arch, bundle) in [
+        ("linux-6.1_a", "amd64", &bundles[0]),
+        ("linux-6.1_a", "arm64", &bundles[1]),
+        ("linux", "amd64", &bundles[0]),
+    ] {
+        let to = world.path(&format!("{tag}-{arch}"));
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["--insecure-policy", "--override-arch", arch, "--override-os", "linux"]);
+        skopeo.args(["copy", "--quiet", "--src-tls-verify=false"]);
+        skopeo.arg(format!("docker://{place}:{tag}")).arg(format!("dir:{}", to.display()));
+        finish(&mut skopeo).ok();
+        let bytes = fs::read(bundle).unwrap();
+        let digest = bundle::Digest::of(&bytes).hex();
+        assert!(fs::read(to.join(digest)).unwrap() == bytes);
+    }
+    let yank = ["catalog", "yank", &store, "linux:6.1+a", "--reason", "x", "--single-writer"];
+    imgtool(&yank).ok();
+    let prune = ["catalog", "prune", &store, "--yanked", "--unused-for", "0s", "--single-writer"];
+    imgtool(&prune).ok();
+    let shown = imgtool(&["catalog", "show", &store, "--json"]).ok().json();
+    assert_eq!(shown["bundles"], serde_json::json!([]));
+    imgtool(&["catalog", "verify", &store]).ok();
+}

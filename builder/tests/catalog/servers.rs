@@ -70,6 +70,21 @@ impl Server {
         Self::start(port, &mut command)
     }
 
+    /// Debian's registry, over `dir`.
+    pub(crate) fn registry(dir: &Path) -> Self {
+        let port = free_port();
+        fs::create_dir_all(dir).unwrap();
+        let config = dir.join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  delete:\n    enabled: true\n  \
+             filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+            dir.display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new("docker-registry");
+        Self::start(port, command.arg("serve").arg(&config))
+    }
+
     /// A bucket's address there.
     pub(crate) fn bucket(&self, bucket: &str) -> String {
         format!("s3://{bucket}/catalog?endpoint=http://127.0.0.1:{}&region=us-east-1", self.port)

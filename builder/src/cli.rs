@@ -5,11 +5,14 @@ mod build;
 mod cache;
 mod catalog;
 mod flatten;
+mod inspect;
 mod kernel;
 mod key;
 mod passphrase;
 mod place;
 mod publish;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use imgrun::terminal::Style;
@@ -32,11 +35,12 @@ const AFTER_HELP: &str = "\
 Examples:
   imgtool build --recipe recipes/debian.toml     build an image and its kernel into out/
   imgtool flatten debian:12 -o root.ext4         only flatten an image's layers into ext4
+  imgtool inspect ls -l root.ext4 /etc           look into one
   imgtool kernel build generic-6.1               build only the kernel
   imgtool publish out/*.tar.zst --to file:/srv/images   sign and publish what was built
   imgrun run out/debian-12-x86_64.tar.zst -- uname -a
 
-Exit codes: 0 done, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 network,
+Exit codes: 0 done, 1 `inspect diff` found a difference, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 network,
 6 this machine lacks something, 70 a bug of imgtool, 130 interrupted.";
 
 #[derive(Debug, Subcommand)]
@@ -45,6 +49,7 @@ enum Verb {
     Cache(cache::Args),
     Catalog(catalog::Args),
     Flatten(flatten::Args),
+    Inspect(inspect::Args),
     Kernel(kernel::Args),
     Key(key::Args),
     Publish(publish::Args),
@@ -71,18 +76,20 @@ impl Cli {
         }
     }
 
-    /// Runs the verb.
-    pub(crate) fn run(self, progress: &Progress) -> Result<()> {
+    /// Runs the verb; the program ends with the code.
+    pub(crate) fn run(self, progress: &Progress) -> Result<ExitCode> {
         let json = self.output.json;
         match self.verb {
             Verb::Build(args) => args.run(json, progress),
             Verb::Cache(args) => args.run(json, progress),
             Verb::Catalog(args) => args.run(json, progress),
             Verb::Flatten(args) => args.run(json, progress),
+            Verb::Inspect(args) => return args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),
             Verb::Key(args) => args.run(json, progress),
             Verb::Publish(args) => args.run(json, progress),
         }
+        .map(|()| ExitCode::SUCCESS)
     }
 }
 

@@ -2,6 +2,11 @@
 
 /// The day of a time in seconds since 1970, as `2026-11-20`.
 pub fn day(seconds: u64) -> String {
+    let (year, month, day) = civil(seconds);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+fn civil(seconds: u64) -> (u64, u64, u64) {
     // Days since 0000-03-01, so that a leap day ends its year.
     let days = seconds / 86_400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
@@ -10,14 +15,26 @@ pub fn day(seconds: u64) -> String {
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = 400 * era + year + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+    (400 * era + year + u64::from(month <= 2), month, day)
 }
 
 /// The minute, as `2026-11-20 22:41 UTC`.
 pub fn minute(seconds: u64) -> String {
     let (hour, minute) = (seconds % 86_400 / 3600, seconds % 3600 / 60);
     format!("{} {hour:02}:{minute:02} UTC", day(seconds))
+}
+
+/// Any time that a file system holds, as `2026-11-20 22:41:07.000000000`.
+pub fn instant(time: ext4::Time) -> String {
+    // Whole cycles of the calendar later no time is before 1970.
+    const CYCLES: i64 = 5;
+    const CYCLE_SECONDS: i64 = 146_097 * 86_400;
+    let seconds = time.seconds.saturating_add(CYCLES * CYCLE_SECONDS).max(0) as u64;
+    let (year, month, day) = civil(seconds);
+    let year = year as i64 - CYCLES * 400;
+    let (hour, minute, second) = (seconds % 86_400 / 3600, seconds % 3600 / 60, seconds % 60);
+    let nanoseconds = time.nanoseconds;
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{nanoseconds:09}")
 }
 
 /// Now, in seconds since 1970.
@@ -44,5 +61,10 @@ mod tests {
             assert_eq!(day(seconds), date);
         }
         assert_eq!(minute(1_700_000_000), "2023-11-14 22:13 UTC");
+        let instant = |seconds, nanoseconds| instant(ext4::Time { seconds, nanoseconds });
+        assert_eq!(instant(1_700_000_000, 5), "2023-11-14 22:13:20.000000005");
+        assert_eq!(instant(-1, 999_999_999), "1969-12-31 23:59:59.999999999");
+        assert_eq!(instant(-(1 << 31), 0), "1901-12-13 20:45:52.000000000");
+        assert_eq!(instant((1 << 34) - (1 << 31) - 1, 0), "2446-05-10 22:38:55.000000000");
     }
 }

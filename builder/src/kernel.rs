@@ -7,9 +7,11 @@
 //! <cache>/kernel/<key>/                a finished kernel: its bundle, and the bundle's digest
 //! <cache>/kernel/<name>-<arch>.lock    held while one is built
 //! <cache>/kernel/<name>-<arch>.work/   sources and objects, removed at the end
+//! <cache>/kernel/.gone-*/              what is being removed
 //! <cache>/kernel/<name>-<arch>.log     what make said last time it failed
 //! <cache>/kernel/<name>-<arch>.count   how many files it compiled, for the progress bar
 //! <cache>/sources/<sha256>.tar.xz      sources that were downloaded
+//! <cache>/sources/<sha256>.tar.sign    the signature that they were found to have
 //! ```
 //!
 //! The key is a digest of everything that the bytes depend on, so a kernel that was built is
@@ -17,12 +19,21 @@
 
 mod build;
 mod config;
+mod download;
+mod edit;
 mod entry;
 mod fragment;
+mod import;
+mod list;
+pub mod needs;
+mod options;
+mod signature;
 mod source;
 #[cfg(test)]
 mod tests;
 mod toolchain;
+mod tree;
+mod vmlinuz;
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
@@ -30,18 +41,26 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bundle::{Arch, Digest, Hasher, Name, Version};
-use imgrun::{Progress, interrupt};
+use imgrun::{Progress, Tool, interrupt};
 
 use crate::cache::Cache;
 use crate::{Error, Result};
-use build::Build;
+use build::{Build, Patch};
 use config::{CONFIG_BYTES_MAX, Config};
 use entry::Entry;
 use fragment::Request;
 use toolchain::Toolchain;
 
+pub use edit::{EDITOR, Edited, edit, write_fragment};
+pub use fragment::Wanted;
+pub use import::{Naming, import};
+pub use list::{Listed, Part, Shown, State, Stored, list, show, show_bundle};
+pub use options::{Change, Options};
+
 /// Changes with anything in this module that changes a kernel's bytes.
-const PROCEDURE: u32 = 1;
+const PROCEDURE: u32 = 2;
+/// A directory that is being removed, as [`cache::Inventory`](crate::cache::Inventory) knows them.
+const GONE_PREFIX: &str = ".gone-";
 /// Between two looks whether another process is done.
 const LOCK_WAIT: Duration = Duration::from_millis(100);
 
@@ -70,14 +89,20 @@ pub fn find_config(config_dir: &Path, name: &str) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path);
     }
+    let known = names(config_dir)?;
+    Err(Error::usage(format!("there is no kernel {name} in {}", config_dir.display()))
+        .hint(format!("there are: {}", known.join(", "))))
+}
+
+/// The names of the kernels that `config_dir` configures, sorted.
+fn names(config_dir: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(config_dir).map_err(|e| Error::io(config_dir.display(), e))?;
-    let mut known: Vec<String> = entries
+    let mut names: Vec<String> = entries
         .flatten()
         .filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".toml")?.to_string()))
         .collect();
-    known.sort();
-    Err(Error::usage(format!("there is no kernel {name} in {}", config_dir.display()))
-        .hint(format!("there are: {}", known.join(", "))))
+    names.sort();
+    Ok(names)
 }
 
 /// Builds the kernel that the file `config` describes, or finds it in `cache`, which then holds it.
@@ -95,47 +120,121 @@ pub fn build(
     cache: &Cache,
     progress: &Progress,
 ) -> Result<BuiltKernel> {
-    let inputs = Inputs::read(config, arch)?;
-    let toolchain = Toolchain::find(arch)?;
-    let key = inputs.key(&toolchain);
-    let kernels = cache.dir().join("kernel");
-    let sources = cache.dir().join("sources");
-    for dir in [&kernels, &sources] {
-        fs::create_dir_all(dir).map_err(|e| Error::io(dir.display(), e))?;
-    }
-    let entry = Entry::new(&kernels, key, &inputs);
-    let title = format!("kernel {} {} for {arch}", inputs.config.name, inputs.config.version);
+    let job = Job::new(config, arch, offline, cache, progress)?;
+    let entry = job.entry();
     if let Some(kernel) = entry.find(cache) {
         return Ok(kernel);
     }
-    let file = |suffix: &str| kernels.join(format!("{}-{arch}.{suffix}", inputs.config.name));
-    let _lock = lock(&file("lock"), &title, progress)?;
+    let _lock = job.lock()?;
     if let Some(kernel) = entry.find(cache) {
         return Ok(kernel);
     }
-    let source = source::obtain(&inputs.config.source, &sources, offline, progress)?;
-    if source.starts_with(&sources) {
-        cache.hold(&source)?;
-    }
-    let work = Work::new(file("work"))?;
-    let (log, count) = (file("log"), file("count"));
-    let built = Build {
-        arch,
-        title: &inputs.config.source.title(),
-        version: inputs.config.version.as_str(),
-        request: &inputs.request,
-        toolchain: &toolchain,
-        dir: &work.0,
-        log: &log,
-        objects: fs::read_to_string(&count).ok().and_then(|text| text.trim().parse().ok()),
-    }
-    .run(&source, progress)?;
-    let kernel = entry.publish(&inputs, &toolchain, &built, progress)?;
+    let source = job.source()?;
+    let work = Work::new(job.file("work"))?;
+    let built = job.build(&work).run(&source, progress)?;
+    let objects = built.objects;
+    let kernel = entry.publish(&job.inputs, &job.toolchain, built, progress)?;
     entry.hold(cache)?;
     // Neither is needed any more, nor missed.
-    let _ = fs::write(&count, format!("{}\n", built.objects));
-    let _ = fs::remove_file(&log);
+    let _ = fs::write(job.file("count"), format!("{objects}\n"));
+    let _ = fs::remove_file(job.file("log"));
     Ok(kernel)
+}
+
+/// The whole configuration (`.config`) of the kernel that the file `config` describes: that of the
+/// one in the cache, or what Kconfig makes of it now. Nothing is compiled.
+///
+/// # Errors
+/// As [`build`].
+pub fn configuration(
+    config: &Path,
+    arch: Arch,
+    offline: bool,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<String> {
+    let job = Job::new(config, arch, offline, cache, progress)?;
+    if let Some(kernel) = job.entry().find(cache) {
+        return options::of_bundle(&kernel.bundle_path);
+    }
+    let _lock = job.lock()?;
+    let source = job.source()?;
+    let work = Work::new(job.file("work"))?;
+    job.build(&work).configuration(&source, progress)
+}
+
+/// One kernel, and what it takes to build it.
+struct Job<'a> {
+    inputs: Inputs,
+    toolchain: Toolchain,
+    kernels: PathBuf,
+    sources: PathBuf,
+    title: String,
+    offline: bool,
+    cache: &'a Cache,
+    progress: &'a Progress,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        config: &Path,
+        arch: Arch,
+        offline: bool,
+        cache: &'a Cache,
+        progress: &'a Progress,
+    ) -> Result<Job<'a>> {
+        let inputs = Inputs::read(config, arch)?;
+        let toolchain = Toolchain::find(arch, !inputs.patches.is_empty())?;
+        let (kernels, sources) = (directory(cache), cache.dir().join("sources"));
+        for dir in [&kernels, &sources] {
+            fs::create_dir_all(dir).map_err(|e| Error::io(dir.display(), e))?;
+        }
+        let title = format!("kernel {} {} for {arch}", inputs.config.name, inputs.config.version);
+        Ok(Job { inputs, toolchain, kernels, sources, title, offline, cache, progress })
+    }
+
+    fn entry(&self) -> Entry {
+        Entry::of(&self.kernels, &self.inputs, &self.toolchain)
+    }
+
+    fn file(&self, suffix: &str) -> PathBuf {
+        let Inputs { config, arch, .. } = &self.inputs;
+        self.kernels.join(format!("{}-{arch}.{suffix}", config.name))
+    }
+
+    fn lock(&self) -> Result<File> {
+        lock(&self.file("lock"), &self.title, self.progress)
+    }
+
+    fn source(&self) -> Result<PathBuf> {
+        let pinned = &self.inputs.config.source;
+        let source = source::obtain(pinned, &self.sources, self.offline, self.progress)?;
+        if source.starts_with(&self.sources) {
+            self.cache.hold(&source)?;
+        }
+        Ok(source)
+    }
+
+    /// In the directory `work`, while the lock is held.
+    fn build(&self, work: &Work) -> Build<'_> {
+        let count = fs::read_to_string(self.file("count")).ok();
+        Build {
+            arch: self.inputs.arch,
+            title: self.inputs.config.source.title(),
+            version: self.inputs.config.version.as_str(),
+            request: &self.inputs.request,
+            patches: &self.inputs.patches,
+            toolchain: &self.toolchain,
+            dir: work.0.clone(),
+            log: self.file("log"),
+            objects: count.and_then(|text| text.trim().parse().ok()),
+        }
+    }
+}
+
+/// Where a cache keeps its kernels.
+fn directory(cache: &Cache) -> PathBuf {
+    cache.dir().join("kernel")
 }
 
 impl BuiltKernel {
@@ -165,6 +264,7 @@ struct Inputs {
     /// Name and digest of each fragment.
     fragments: Vec<(Name, Digest)>,
     request: Request,
+    patches: Vec<Patch>,
 }
 
 impl Inputs {
@@ -179,7 +279,12 @@ impl Inputs {
             request.add(&path.display().to_string(), &text)?;
             fragments.push((name.clone(), Digest::of(&text)));
         }
-        Ok(Inputs { config, config_digest: Digest::of(&text), arch, fragments, request })
+        let patches = config.patches.iter().map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(Patch { name, text: read_text(path)? })
+        });
+        let patches = patches.collect::<Result<_>>()?;
+        Ok(Inputs { config, config_digest: Digest::of(&text), arch, fragments, request, patches })
     }
 
     fn key(&self, toolchain: &Toolchain) -> Digest {
@@ -194,6 +299,11 @@ impl Inputs {
         for (name, digest) in &self.fragments {
             key.field(name.as_str());
             key.field(digest.as_bytes());
+        }
+        for Patch { name, text } in &self.patches {
+            key.field("patch");
+            key.field(name);
+            key.field(Digest::of(text).as_bytes());
         }
         key.field(&toolchain.prefix);
         key.field(&toolchain.compiler);
@@ -236,17 +346,19 @@ fn lock(path: &Path, title: &str, progress: &Progress) -> Result<File> {
 
 /// A directory that is empty at first and gone afterwards. One that a killed process left under
 /// the same name goes first: whoever holds the lock is its only user.
+///
+/// It loses its name at once, but on a busy disk tens of thousands of files take a minute to go: a
+/// program that outlives us removes them, and nobody waits for it. Should it be killed, too, the
+/// next build or `imgtool cache prune` takes what it left.
 struct Work(PathBuf);
 
 impl Work {
     fn new(path: PathBuf) -> Result<Work> {
         let path = std::path::absolute(&path).map_err(|e| Error::io(path.display(), e))?;
-        match fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(path.display(), e));
-            }
-            _ => {}
+        for old in gone(path.parent().unwrap_or(Path::new("."))) {
+            remove(&old);
         }
+        discard(&path).map_err(|e| Error::io(path.display(), e))?;
         fs::create_dir(&path).map_err(|e| Error::io(path.display(), e))?;
         Ok(Work(path))
     }
@@ -254,6 +366,37 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = discard(&self.0);
     }
+}
+
+/// Takes the name from the directory `path`, if it is there, and has it removed.
+fn discard(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let grave = tempfile::Builder::new().prefix(GONE_PREFIX).tempdir_in(parent)?.keep();
+    // A directory may take the name of an empty one.
+    match fs::rename(path, &grave) {
+        Ok(()) => remove(&grave),
+        Err(e) => {
+            fs::remove_dir(&grave)?;
+            if e.kind() != std::io::ErrorKind::NotFound {
+                return Err(e);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn remove(grave: &Path) {
+    let removing = Tool::new("rm").args(["-r", "-f", "--"]).arg(grave).detach();
+    if removing.is_err() {
+        let _ = fs::remove_dir_all(grave);
+    }
+}
+
+/// The directories in `dir` that are to be removed.
+fn gone(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let named = entries.filter(|e| e.file_name().to_string_lossy().starts_with(GONE_PREFIX));
+    named.map(|e| e.path()).collect()
 }

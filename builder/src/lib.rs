@@ -6,6 +6,7 @@ pub mod date;
 pub mod depot;
 pub mod image;
 pub mod inject;
+pub mod inspect;
 pub mod kernel;
 pub mod oci;
 pub mod pack;

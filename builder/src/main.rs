@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let progress = terminal::progress(style);
     let result = interrupt::install().and_then(|()| cli.run(&progress));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Whatever failed because the user pressed Ctrl-C is not the news.
             let error = if interrupt::interrupted() { imgrun::Error::interrupted() } else { error };

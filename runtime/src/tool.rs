@@ -11,7 +11,6 @@
 // `pre_exec` is unsafe; it is the only way to ask for that signal.
 #![allow(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read, Write as _};
@@ -29,16 +28,14 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::{Class, Error, Result, interrupt};
 
+mod output;
 mod packages;
 #[cfg(test)]
 mod tests;
 
+use output::{Pipe, Tail, each_line};
 pub use packages::{debian_package, find, require};
 
-/// Lines of output that a failure shows.
-const TAIL_LINES: usize = 20;
-/// A longer line is cut: into pieces for callbacks.
-const LINE_BYTES_MAX: usize = 4096;
 /// A longer command line is cut in errors.
 const COMMAND_CHARS_MAX: usize = 600;
 /// What [`Tool::run`] keeps of standard output; more is an error.
@@ -135,6 +132,13 @@ impl<'a> Tool<'a> {
         Ok(self)
     }
 
+    /// Lets it read `from`, a pipe's end for instance, which is closed when it has ended.
+    #[must_use]
+    pub fn stdin(mut self, from: impl Into<Stdio>) -> Self {
+        self.command.stdin(from);
+        self
+    }
+
     /// Ends it after `timeout` at the latest.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -214,6 +218,35 @@ impl<'a> Tool<'a> {
     /// cause and goes first.
     pub fn stream<T>(self, read: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
         self.start(&Mutex::new(Tail::default()), read)
+    }
+
+    /// Starts it and leaves it alone: it outlives us, in a process group of its own, and is silent.
+    ///
+    /// # Errors
+    /// Where it can not be started.
+    pub fn detach(mut self) -> Result<()> {
+        let what = self.command_line();
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.command.spawn().map(drop).map_err(|e| self.not_started(&what, e))
+    }
+
+    /// Runs it to its end with our own terminal as its input and output: for editors. Ctrl-C on the
+    /// terminal reaches both of us.
+    ///
+    /// # Errors
+    /// As [`Tool::run`], without its last lines: they were on the terminal.
+    pub fn on_terminal(mut self) -> Result<()> {
+        interrupt::check()?;
+        let what = self.command_line();
+        let ours = rustix::process::getpgrp().as_raw_nonzero().get();
+        self.command.stdin(Stdio::inherit()).process_group(ours);
+        let mut child = self.command.spawn().map_err(|e| self.not_started(&what, e))?;
+        let status = child.wait().map_err(|e| Error::host(what.clone()).because(e))?;
+        interrupt::check()?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(Error::new(self.class, format!("{what}: {status}"))),
+        }
     }
 
     fn start<T>(
@@ -394,93 +427,6 @@ impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         if self.armed {
             stop(self.pidfd, self.group);
-        }
-    }
-}
-
-/// The reading end of a pipe that ends when the writers close it or the program is over, whichever
-/// comes first: a stray child that holds the pipe open can not hold us.
-struct Pipe<'a, R> {
-    inner: Option<R>,
-    over: &'a UnixStream,
-    at_end: bool,
-}
-
-impl<R: Read + AsFd> Read for Pipe<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let Some(inner) = &mut self.inner else { return Ok(0) };
-        let (data, over) = loop {
-            let mut fds =
-                [PollFd::new(&*inner, PollFlags::IN), PollFd::new(self.over, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Ok(_) => break (!fds[0].revents().is_empty(), !fds[1].revents().is_empty()),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        };
-        debug_assert!(data || over);
-        let n = if data { inner.read(buf)? } else { 0 };
-        self.at_end |= n == 0 && !buf.is_empty();
-        Ok(n)
-    }
-}
-
-/// The last lines of output, for an error.
-#[derive(Default)]
-struct Tail(VecDeque<String>);
-
-impl Tail {
-    fn push(tail: &Mutex<Tail>, line: &str) {
-        if line.trim().is_empty() {
-            return;
-        }
-        let lines = &mut tail.lock().unwrap_or_else(|p| p.into_inner()).0;
-        if lines.len() == TAIL_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(line.trim_end().to_string());
-    }
-
-    /// Lines of standard output, where standard error said nothing.
-    fn last_resort(tail: &Mutex<Tail>, stdout: &[u8]) {
-        const TAIL_BYTES: usize = 4096;
-        if tail.lock().unwrap_or_else(|p| p.into_inner()).0.is_empty() {
-            let end = &stdout[stdout.len().saturating_sub(TAIL_BYTES)..];
-            String::from_utf8_lossy(end).lines().for_each(|line| Self::push(tail, line));
-        }
-    }
-
-    fn text(tail: &Mutex<Tail>) -> String {
-        let lines = &tail.lock().unwrap_or_else(|p| p.into_inner()).0;
-        lines.iter().fold(String::new(), |text, line| text + "\n  | " + line)
-    }
-}
-
-/// Calls `see` for each line, ended by a newline or (as progress bars do) a carriage return.
-fn each_line(mut from: impl Read, mut see: impl FnMut(&str)) -> Result<()> {
-    let mut line = Vec::with_capacity(LINE_BYTES_MAX);
-    let mut buf = [0; 8192];
-    loop {
-        let n = match from.read(&mut buf) {
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Error::host("read a program's output").because(e)),
-        };
-        for &byte in &buf[..n] {
-            let end = matches!(byte, b'\n' | b'\r');
-            if !end {
-                line.push(byte);
-            }
-            if (end && !line.is_empty()) || line.len() == LINE_BYTES_MAX {
-                see(&String::from_utf8_lossy(&line));
-                line.clear();
-            }
-        }
-        if n == 0 {
-            if !line.is_empty() {
-                see(&String::from_utf8_lossy(&line));
-            }
-            return Ok(());
         }
     }
 }

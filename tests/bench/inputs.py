@@ -206,8 +206,10 @@ class Layout:
         manifest = self.bytes(manifest["mediaType"], json.dumps(manifest).encode())
         manifest["annotations"] = {"org.opencontainers.image.ref.name": "bench"}
         manifest["platform"] = {"architecture": "amd64", "os": "linux"}
+        # oci2rootfs wants the media type that the specification leaves to the writer.
+        index = {"schemaVersion": 2, "mediaType": kind + "index.v1+json", "manifests": [manifest]}
         for name, value in (("oci-layout", {"imageLayoutVersion": "1.0.0"}),
-                            ("index.json", {"schemaVersion": 2, "manifests": [manifest]})):
+                            ("index.json", index)):
             with open(os.path.join(self.path, name), "w") as file:
                 json.dump(value, file)
 

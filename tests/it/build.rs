@@ -58,7 +58,7 @@ fn a_bundle_is_an_ordinary_file() {
     let digest = digest.split(' ').next().unwrap();
     assert_eq!(manifest["kernel"]["digest"], format!("sha256:{digest}"));
     let listed = world.run("sh", ["-c", &format!("zstd -dcq out/{kernel} | tar t")]).ok().text();
-    assert_eq!(listed, "manifest.json\nvmlinux\nconfig\nbuild.json");
+    assert_eq!(listed, "manifest.json\nvmlinux\nbzImage\nconfig\nbuild.json");
 }
 
 #[test]

@@ -3,4 +3,6 @@
 mod build;
 mod debian;
 mod flatten;
+mod inspect;
+mod kernel;
 mod tidy;

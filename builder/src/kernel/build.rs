@@ -1,9 +1,10 @@
 //! Compiles a kernel: sources out of their archive, a configuration that came out as asked for,
-//! `vmlinux`, all in one directory that is removed at the end.
+//! the files to boot, all in one directory that is removed at the end.
 //!
 //! The result depends on the sources, the configuration and the tools, and on nothing else: time,
 //! user and host are fixed, paths are mapped away, and none of our environment is passed on but
-//! where programs are found and where ccache keeps its files.
+//! where programs are found and where ccache keeps its files. ccache is not told to make paths
+//! relative: what it then compiles has other file names in it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,11 +16,10 @@ use bundle::Arch;
 use imgrun::{Class, Progress, Tool, Unit, tool};
 
 use super::fragment::Request;
-use super::toolchain::Toolchain;
+use super::toolchain::{self, Toolchain};
+use super::tree::{Part, Tree};
 use crate::{Error, Result};
 
-/// Unpacking 1.3 GB.
-const UNPACK_TIME_MAX: Duration = Duration::from_secs(1800);
 /// Compiling about 1,400 files.
 const COMPILE_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// Everything else.
@@ -27,20 +27,29 @@ const STEP_TIME_MAX: Duration = Duration::from_secs(600);
 /// Of our environment these are passed on.
 const ENVIRONMENT: &[&str] = &["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "CCACHE_DIR"];
 
+/// A change of the sources.
+#[derive(Clone, Debug)]
+pub(super) struct Patch {
+    /// Its file's name.
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
 /// What is to be compiled, and where.
 #[derive(Debug)]
 pub(super) struct Build<'a> {
     pub(super) arch: Arch,
     /// The sources, as people say it.
-    pub(super) title: &'a str,
+    pub(super) title: String,
     /// As `make kernelversion` must say it.
     pub(super) version: &'a str,
     pub(super) request: &'a Request,
+    pub(super) patches: &'a [Patch],
     pub(super) toolchain: &'a Toolchain,
     /// Empty, and nobody else's.
-    pub(super) dir: &'a Path,
+    pub(super) dir: PathBuf,
     /// Where all that make says goes.
-    pub(super) log: &'a Path,
+    pub(super) log: PathBuf,
     /// How many files an earlier build compiled.
     pub(super) objects: Option<u64>,
 }
@@ -48,8 +57,8 @@ pub(super) struct Build<'a> {
 /// What a build leaves.
 #[derive(Debug)]
 pub(super) struct Built {
-    /// The stripped kernel, in the build's directory.
-    pub(super) vmlinux: PathBuf,
+    /// What boots: names in the bundle, in its order, and files in the build's directory.
+    pub(super) boot: Vec<(&'static str, PathBuf)>,
     /// Its `.config`.
     pub(super) config: String,
     /// How many files were compiled.
@@ -64,6 +73,14 @@ fn kernel_arch(arch: Arch) -> &'static str {
     }
 }
 
+/// What `make` is to make, and where it puts it below its output directory.
+fn image(arch: Arch) -> (&'static str, &'static str) {
+    match arch {
+        Arch::X86_64 => ("bzImage", "arch/x86/boot/bzImage"),
+        Arch::Aarch64 => ("Image", "arch/arm64/boot/Image"),
+    }
+}
+
 impl Build<'_> {
     /// Does it all. `source` is a `.tar.xz` that was verified.
     ///
@@ -71,39 +88,67 @@ impl Build<'_> {
     /// [`Class::Input`](crate::Class::Input) where an option did not come out or the sources are
     /// of another version, [`Class::Host`](crate::Class::Host) where a program fails.
     pub(super) fn run(&self, source: &Path, progress: &Progress) -> Result<Built> {
-        self.unpack(source, progress)?;
-        self.check_version()?;
-        let config = self.configure(progress)?;
-        let objects = self.compile(progress)?;
-        let vmlinux = self.dir.join("vmlinux");
-        Tool::new(format!("{}strip", self.toolchain.prefix))
-            .arg("-o")
-            .args([&vmlinux, &self.dir.join("build/vmlinux")])
-            .timeout(STEP_TIME_MAX)
-            .run()?;
-        Ok(Built { vmlinux, config, objects })
+        let tree = self.prepare(source, progress)?;
+        let config = self.configure(&tree, progress)?;
+        tree.complete(source, &config, &self.title, progress)?;
+        let objects = self.compile(&tree, progress)?;
+        let boot = self.boot_files()?;
+        Ok(Built { boot, config, objects })
     }
 
-    fn unpack(&self, source: &Path, progress: &Progress) -> Result<()> {
-        for dir in ["source", "build"] {
-            let dir = self.dir.join(dir);
-            fs::create_dir(&dir).map_err(|e| Error::io(dir.display(), e))?;
+    /// Only the configuration.
+    ///
+    /// # Errors
+    /// As [`Build::run`].
+    pub(super) fn configuration(&self, source: &Path, progress: &Progress) -> Result<String> {
+        let tree = self.prepare(source, progress)?;
+        self.configure(&tree, progress)
+    }
+
+    /// The sources, ready to be configured.
+    pub(super) fn prepare(&self, source: &Path, progress: &Progress) -> Result<Tree> {
+        let tree = self.unpack(source, progress)?;
+        self.check_version(&tree)?;
+        Ok(tree)
+    }
+
+    fn unpack(&self, source: &Path, progress: &Progress) -> Result<Tree> {
+        let build = self.dir.join("build");
+        fs::create_dir(&build).map_err(|e| Error::io(build.display(), e))?;
+        let part = match self.patches {
+            [] => Part::Core(self.arch),
+            _ => Part::All,
+        };
+        let tree = Tree::unpack(source, part, &self.dir.join("source"), &self.title, progress)?;
+        for Patch { name, text } in self.patches {
+            let file = self.dir.join("patch");
+            fs::write(&file, text).map_err(|e| Error::io(file.display(), e))?;
+            tree.patch(name, &file)?;
         }
-        let stage = progress.stage(format!("unpack {}", self.title), Unit::Items, None);
-        Tool::new("tar")
-            // Several threads where the archive was made in several blocks.
-            .arg("--use-compress-program=xz -T0")
-            .args(["--extract", "--strip-components=1", "--no-same-owner", "--file"])
-            .arg(source)
-            .dir(self.dir.join("source"))
-            .timeout(UNPACK_TIME_MAX)
-            .run()?;
-        stage.finish("done");
-        Ok(())
+        Ok(tree)
     }
 
-    fn check_version(&self) -> Result<()> {
-        let output = self.make("kernelversion")?.arg("--silent").timeout(STEP_TIME_MAX).run()?;
+    /// What make made, as the bundle is to hold it: on x86_64 also an uncompressed and stripped
+    /// `vmlinux`, which a PVH boot starts without unpacking anything.
+    fn boot_files(&self) -> Result<Vec<(&'static str, PathBuf)>> {
+        let build = self.dir.join("build");
+        let (name, path) = image(self.arch);
+        let mut files = vec![(name, build.join(path))];
+        if self.arch == Arch::X86_64 {
+            let stripped = self.dir.join("vmlinux");
+            Tool::new(format!("{}strip", self.toolchain.prefix))
+                .arg("-o")
+                .args([&stripped, &build.join("vmlinux")])
+                .timeout(STEP_TIME_MAX)
+                .run()?;
+            files.insert(0, ("vmlinux", stripped));
+        }
+        Ok(files)
+    }
+
+    fn check_version(&self, tree: &Tree) -> Result<()> {
+        let output =
+            self.make(tree, "kernelversion")?.arg("--silent").timeout(STEP_TIME_MAX).run()?;
         let found = String::from_utf8_lossy(&output.stdout).trim().to_string();
         if found == self.version {
             return Ok(());
@@ -116,23 +161,33 @@ impl Build<'_> {
 
     /// Everything that a person is asked about is off unless a fragment says otherwise; what
     /// remains is what the architecture itself or a chosen option selects.
-    fn configure(&self, progress: &Progress) -> Result<String> {
+    pub(super) fn configure(&self, tree: &Tree, progress: &Progress) -> Result<String> {
         let stage = progress.stage("configure", Unit::Items, None);
-        let requested = self.dir.join("requested.config");
-        fs::write(&requested, self.request.merged())
-            .map_err(|e| Error::io(requested.display(), e))?;
-        let mut all_config = std::ffi::OsString::from("KCONFIG_ALLCONFIG=");
-        all_config.push(&requested);
-        self.make("allnoconfig")?.arg(all_config).timeout(STEP_TIME_MAX).run()?;
-        let path = self.dir.join("build/.config");
-        let config = fs::read_to_string(&path).map_err(|e| Error::io(path.display(), e))?;
+        let config = self.all_no_config(tree, &self.request.merged())?;
         self.request.check(&config)?;
+        toolchain::check_compressor(&config)?;
         stage.finish(format!("{} options as asked for", self.request.len()));
         Ok(config)
     }
 
-    fn compile(&self, progress: &Progress) -> Result<u64> {
-        let log = File::create(self.log).map_err(|e| Error::io(self.log.display(), e))?;
+    /// What Kconfig makes of the options `requested`.
+    pub(super) fn all_no_config(&self, tree: &Tree, requested: &str) -> Result<String> {
+        let file = self.dir.join("requested.config");
+        fs::write(&file, requested).map_err(|e| Error::io(file.display(), e))?;
+        let mut all_config = std::ffi::OsString::from("KCONFIG_ALLCONFIG=");
+        all_config.push(&file);
+        self.make(tree, "allnoconfig")?.arg(all_config).timeout(STEP_TIME_MAX).run()?;
+        let path = self.config_path();
+        fs::read_to_string(&path).map_err(|e| Error::io(path.display(), e))
+    }
+
+    /// Where Kconfig keeps its result.
+    pub(super) fn config_path(&self) -> PathBuf {
+        self.dir.join("build/.config")
+    }
+
+    fn compile(&self, tree: &Tree, progress: &Progress) -> Result<u64> {
+        let log = File::create(&self.log).map_err(|e| Error::io(self.log.display(), e))?;
         let (log, objects) = (Mutex::new(log), Mutex::new(0));
         let stage = progress.stage("compile", Unit::Items, self.objects);
         let keep = |line: &str| {
@@ -141,7 +196,7 @@ impl Build<'_> {
         };
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let ccache = if tool::find("ccache").is_some() { "ccache " } else { "" };
-        self.make("vmlinux")?
+        self.make(tree, image(self.arch).0)?
             .arg(format!("-j{jobs}"))
             .arg(format!("CC={ccache}{}gcc", self.toolchain.prefix))
             .timeout(COMPILE_TIME_MAX)
@@ -163,18 +218,18 @@ impl Build<'_> {
     /// The log stays where it can tell something.
     fn with_log(&self, error: Error) -> Error {
         if error.class() == Class::Interrupted {
-            let _ = fs::remove_file(self.log);
+            let _ = fs::remove_file(&self.log);
             return error;
         }
         error.hint(format!("the whole log is {}", self.log.display()))
     }
 
     /// `make` as every step calls it.
-    fn make(&self, target: &str) -> Result<Tool<'static>> {
-        let (source, build) = (self.dir.join("source"), self.dir.join("build"));
-        let maps = [(&source, "."), (&build, ".")]
+    pub(super) fn make(&self, tree: &Tree, target: &str) -> Result<Tool<'static>> {
+        let (source, build) = (&tree.dir, &self.dir.join("build"));
+        let maps = [(source, "."), (build, ".")]
             .map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display()));
-        let (epoch, timestamp) = self.times()?;
+        let (epoch, timestamp) = (tree.epoch.to_string(), timestamp(tree.epoch)?);
         Ok(Tool::new("make")
             .only_env(ENVIRONMENT)
             .env("LC_ALL", "C")
@@ -184,10 +239,7 @@ impl Build<'_> {
             .env("KBUILD_BUILD_USER", "imgtool")
             .env("KBUILD_BUILD_HOST", "imgtool")
             .env("KBUILD_BUILD_VERSION", "1")
-            // Paths of this directory mean nothing to ccache: it is the same kernel elsewhere.
-            .env("CCACHE_BASEDIR", self.dir)
-            .env("CCACHE_NOHASHDIR", "1")
-            .dir(&source)
+            .dir(source)
             .arg(format!("O={}", build.display()))
             .arg(format!("ARCH={}", kernel_arch(self.arch)))
             .arg(format!("CROSS_COMPILE={}", self.toolchain.prefix))
@@ -200,16 +252,13 @@ impl Build<'_> {
             .args(["PAHOLE=none", "RUSTC=none", "BINDGEN=none"])
             .arg(target))
     }
+}
 
-    /// The time that the kernel says it was built at: that of its sources. As seconds and as text.
-    fn times(&self) -> Result<(String, String)> {
-        let path = self.dir.join("source/Makefile");
-        let modified = fs::metadata(&path).map_err(|e| Error::io(path.display(), e))?;
-        let epoch = std::os::unix::fs::MetadataExt::mtime(&modified).to_string();
-        let output = Tool::new("date")
-            .args(["-u", "-d", &format!("@{epoch}"), "+%a %b %e %H:%M:%S UTC %Y"])
-            .env("LC_ALL", "C")
-            .run()?;
-        Ok((epoch, String::from_utf8_lossy(&output.stdout).trim().to_string()))
-    }
+/// The time that the kernel says it was built at, as `uname -v` shows it.
+fn timestamp(epoch: i64) -> Result<String> {
+    let output = Tool::new("date")
+        .args(["-u", "-d", &format!("@{epoch}"), "+%a %b %e %H:%M:%S UTC %Y"])
+        .env("LC_ALL", "C")
+        .run()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
 }

@@ -8,11 +8,20 @@
 //! debian = "linux-source-6.1"
 //! version = "6.1.192-2"
 //! sha256 = "<64 hex digits>"    # of the .tar.xz inside it
-//! # file = "linux-6.1.tar.xz"   # … or a file, beside the configuration
+//! # file = "linux-6.1.tar.xz"   # … or a file, beside the configuration, or a URL:
+//! # url = "https://cdn.kernel.org/pub/linux/kernel/v6.x/linux-6.1.1.tar.xz"
+//! # signature = "https://cdn.kernel.org/pub/linux/kernel/v6.x/linux-6.1.1.tar.sign"
+//! # signers = ["<fingerprint>"] # one of them must have signed: keys/<fingerprint>.asc
+//!
+//! # Applied in this order with `patch -p1`; files beside the configuration.
+//! # patches = ["0001-fix.patch"]   (above the tables)
 //!
 //! [arch.x86_64]                 # a table for each architecture it can be built for
 //! fragments = ["base", "fs"]    # fragments/<name>.config, beside the configuration
 //! ```
+//!
+//! kernel.org signs the uncompressed tar, so a signature is checked over what the archive unpacks
+//! to. `sha256` pins the archive itself and is wanted besides: `sha256sums.asc` there lists it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use bundle::{Arch, Digest, Name, Version};
+use reqwest::Url;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -27,6 +37,9 @@ use crate::{Error, Result};
 
 /// A configuration or fragment is at most this many bytes long.
 pub(super) const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// An OpenPGP version 4 fingerprint: SHA-1 in hexadecimal.
+const FINGERPRINT_CHARS: usize = 40;
 
 /// A checked kernel configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +50,8 @@ pub(super) struct Config {
     pub(super) version: Version,
     /// Where its sources come from.
     pub(super) source: Source,
+    /// Patches, applied in this order.
+    pub(super) patches: Vec<PathBuf>,
     /// The fragments' names for each architecture, in the order written.
     pub(super) fragments: BTreeMap<Arch, Vec<Name>>,
 }
@@ -62,6 +77,24 @@ pub(super) enum Place {
     },
     /// A file.
     File(PathBuf),
+    /// A server.
+    Url {
+        /// Of the `.tar.xz`.
+        url: Url,
+        /// Who must have signed the tar inside it.
+        signature: Option<Signature>,
+    },
+}
+
+/// A detached signature and those whose it may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Signature {
+    /// Where it is.
+    pub(super) url: Url,
+    /// Fingerprints of primary keys: 40 upper-case hex digits.
+    pub(super) signers: Vec<String>,
+    /// Where the keys are: `<fingerprint>.asc`.
+    pub(super) keys: PathBuf,
 }
 
 impl Source {
@@ -70,6 +103,7 @@ impl Source {
         match &self.place {
             Place::Debian { package, version } => format!("{package} {version}"),
             Place::File(path) => path.file_name().unwrap_or_default().to_string_lossy().into(),
+            Place::Url { url, .. } => url.path().rsplit('/').next().unwrap_or_default().into(),
         }
     }
 }
@@ -80,6 +114,8 @@ struct Wire {
     name: Spanned<String>,
     version: Spanned<String>,
     source: Spanned<WireSource>,
+    #[serde(default)]
+    patches: Vec<PathBuf>,
     arch: BTreeMap<Spanned<String>, WireArch>,
 }
 
@@ -89,6 +125,9 @@ struct WireSource {
     debian: Option<Spanned<String>>,
     version: Option<Spanned<String>>,
     file: Option<PathBuf>,
+    url: Option<Spanned<String>>,
+    signature: Option<Spanned<String>>,
+    signers: Option<Vec<Spanned<String>>>,
     sha256: Spanned<String>,
 }
 
@@ -125,6 +164,7 @@ impl Config {
         Ok(Config {
             version: file.value(&wire.version)?,
             source: file.source(&wire.source)?,
+            patches: wire.patches.iter().map(|patch| file.beside(patch)).collect(),
             name,
             fragments,
         })
@@ -167,19 +207,68 @@ impl File<'_> {
         let digest = digest
             .parse()
             .map_err(|_| self.wrong(source.sha256.span(), "64 lower-case hex digits are wanted"))?;
-        let place = match (&source.debian, &source.version, &source.file) {
-            (Some(package), Some(version), None) => {
+        let place = match (&source.debian, &source.version, &source.file, &source.url) {
+            (Some(package), Some(version), None, None) => {
                 Place::Debian { package: self.value(package)?, version: self.value(version)? }
             }
-            (None, None, Some(file)) => {
-                Place::File(self.path.parent().unwrap_or(Path::new("")).join(file))
+            (None, None, Some(path), None) => Place::File(self.beside(path)),
+            (None, None, None, Some(url)) => {
+                Place::Url { url: self.url(url, ".tar.xz")?, signature: self.signature(source)? }
             }
             _ => {
-                let why = "a source has either debian and version, or file";
+                let why = "a source has either debian and version, or file, or url";
                 return Err(self.wrong(wire.span(), why));
             }
         };
+        if source.url.is_none()
+            && let Some(signature) = &source.signature
+        {
+            return Err(self.wrong(signature.span(), "only what has a url has a signature"));
+        }
         Ok(Source { place, digest })
+    }
+
+    fn beside(&self, path: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    fn url(&self, text: &Spanned<String>, suffix: &str) -> Result<Url> {
+        let url =
+            Url::parse(text.get_ref()).map_err(|e| self.wrong(text.span(), &e.to_string()))?;
+        if !matches!(url.scheme(), "https" | "http") {
+            return Err(self.wrong(text.span(), "a URL begins with https:// or http://"));
+        }
+        if !url.path().ends_with(suffix) {
+            return Err(self.wrong(text.span(), &format!("a URL that ends in {suffix} is wanted")));
+        }
+        Ok(url)
+    }
+
+    fn signature(&self, source: &WireSource) -> Result<Option<Signature>> {
+        let (url, signers) = match (&source.signature, source.signers.as_deref()) {
+            (None, None) => return Ok(None),
+            (Some(url), Some(signers)) if !signers.is_empty() => (url, signers),
+            (Some(url), _) => {
+                return Err(self.wrong(url.span(), "a signature needs signers: fingerprints"));
+            }
+            (None, Some(_)) => {
+                let why = "signers are of a signature: its URL is missing";
+                return Err(self.wrong(source.sha256.span(), why));
+            }
+        };
+        let fingerprint = |signer: &Spanned<String>| {
+            let text = signer.get_ref();
+            let hex = |c: u8| c.is_ascii_digit() || (b'A'..=b'F').contains(&c);
+            if text.len() == FINGERPRINT_CHARS && text.bytes().all(hex) {
+                return Ok(text.clone());
+            }
+            Err(self.wrong(signer.span(), "a fingerprint of 40 upper-case hex digits is wanted"))
+        };
+        Ok(Some(Signature {
+            url: self.url(url, "")?,
+            signers: signers.iter().map(fingerprint).collect::<Result<_>>()?,
+            keys: self.beside(Path::new("keys")),
+        }))
     }
 }
 
@@ -220,6 +309,41 @@ fragments = ["base", "fs"]
     }
 
     #[test]
+    fn a_url_may_have_a_signature() {
+        let signer = "647F28654894E3BD457199BE38DBBDC86092693E";
+        let with = |place: &str| {
+            let text = GOOD.replace("version = \"6.1.2-1\"\n", "");
+            parse(&text.replace("debian = \"linux-source-6.1\"", place)).map(|c| c.source)
+        };
+        let url = "url = \"https://k.example/l-6.1.2.tar.xz\"";
+        let source = with(url).unwrap();
+        assert_eq!(source.title(), "l-6.1.2.tar.xz");
+        assert!(matches!(source.place, Place::Url { signature: None, .. }));
+        let sign = "signature = \"https://k.example/l.sign\"";
+        let source = with(&format!("{url}\n{sign}\nsigners = [\"{signer}\"]")).unwrap();
+        let Place::Url { signature: Some(signature), .. } = source.place else { panic!() };
+        assert_eq!(signature.signers, [signer]);
+        assert_eq!(signature.keys, Path::new("dir/keys"));
+        let cases = [
+            ("url = \"ftp://k.example/a.tar.xz\"".to_string(), ":5:7: a URL begins with"),
+            (
+                "url = \"https://k.example/a.tar.gz\"".to_string(),
+                ":5:7: a URL that ends in .tar.xz",
+            ),
+            ("url = \"nowhere\"".to_string(), ":5:7: relative URL"),
+            (format!("{url}\n{sign}"), ":6:13: a signature needs signers"),
+            (format!("{url}\n{sign}\nsigners = []"), ":6:13: a signature needs signers"),
+            (format!("{url}\nsigners = [\"{signer}\"]"), ":7:10: signers are of a signature"),
+            (format!("{url}\n{sign}\nsigners = [\"6092693E\"]"), ":7:12: a fingerprint of 40"),
+            (format!("file = \"a\"\n{sign}"), ":6:13: only what has a url"),
+        ];
+        for (place, wanted) in cases {
+            let error = with(&place).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("dir/k-1.toml{wanted}")), "{place}: {error}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_line() {
         let digits = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let cases = [
@@ -230,6 +354,8 @@ fragments = ["base", "fs"]
             ("name = \"k-1\"", "name = \"k-1", ":2:"),
             ("debian =", "debain =", ":5:1: unknown field `debain`"),
             ("debian = \"linux-source-6.1\"", "", ":4:1: a source has either"),
+            ("debian = \"linux-source-6.1\"", "url = \"https://h/a.tar.xz\"", ":4:1: a source has"),
+            ("name = \"k-1\"", "name = \"k-1\"\npatches = [7]", ":3:12: invalid type: integer"),
             (digits, "e3b0", ":7:10: 64 lower-case hex digits"),
             ("arch.x86_64", "arch.mips", ":8:7: architecture \"mips\" is not valid"),
             ("\"fs\"", "\"../fs\"", ":9:22: name \"../fs\" is not valid"),

@@ -4,7 +4,9 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use bundle::{Digest, FileEntry, HashingReader, HashingWriter, Kind, Manifest, Source};
+use bundle::{
+    Arch, Digest, FileEntry, HashingReader, HashingWriter, Kind, Manifest, Name, Source, Version,
+};
 use imgrun::{Progress, Unit};
 use serde::Serialize;
 use tempfile::NamedTempFile;
@@ -36,6 +38,8 @@ struct BuildInfo<'a> {
     source_digest: Digest,
     config_digest: Digest,
     fragments: Vec<FragmentInfo<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    patches: Vec<FragmentInfo<'a>>,
     compiler: &'a str,
     linker: &'a str,
     procedure: u32,
@@ -49,19 +53,42 @@ struct FragmentInfo<'a> {
     digest: Digest,
 }
 
+/// What a kernel's bundle holds and says of itself.
+pub(super) struct Content {
+    /// Files to boot: names in the bundle, in its order.
+    pub(super) boot: Vec<(&'static str, PathBuf)>,
+    pub(super) config: Option<String>,
+    /// `build.json`.
+    pub(super) info: Vec<u8>,
+    pub(super) source: Source,
+    /// The digest of what a person wrote, or brought.
+    pub(super) recipe: Digest,
+}
+
 impl Entry {
-    pub(super) fn new(kernels: &Path, key: Digest, inputs: &Inputs) -> Entry {
-        let dir = kernels.join(key.hex());
+    /// Of a kernel that is built from `inputs`.
+    pub(super) fn of(kernels: &Path, inputs: &Inputs, toolchain: &Toolchain) -> Entry {
         let config = &inputs.config;
-        let file_name = format!("{}-{}-{}.tar.zst", config.name, config.version, inputs.arch);
-        let kernel = BuiltKernel {
-            bundle_path: dir.join(file_name),
-            digest: key,
-            name: config.name.clone(),
-            version: config.version.clone(),
-            arch: inputs.arch,
-        };
-        Entry { dir, kernel }
+        let key = inputs.key(toolchain);
+        Entry::new(kernels, key, config.name.clone(), config.version.clone(), inputs.arch)
+    }
+
+    /// Of the kernel whose inputs are `key`.
+    pub(super) fn new(
+        kernels: &Path,
+        key: Digest,
+        name: Name,
+        version: Version,
+        arch: Arch,
+    ) -> Entry {
+        let dir = kernels.join(key.hex());
+        let bundle_path = dir.join(format!("{name}-{version}-{arch}.tar.zst"));
+        Entry { dir, kernel: BuiltKernel { bundle_path, digest: key, name, version, arch } }
+    }
+
+    /// Its directory.
+    pub(super) fn dir(&self) -> PathBuf {
+        self.dir.clone()
     }
 
     /// Keeps it from being pruned.
@@ -72,8 +99,7 @@ impl Entry {
     /// The kernel, if it is there and its bytes are still those that were put there.
     pub(super) fn find(&self, cache: &Cache) -> Option<BuiltKernel> {
         self.hold(cache).ok()?;
-        let wanted: Digest =
-            fs::read_to_string(self.dir.join(DIGEST_NAME)).ok()?.trim().parse().ok()?;
+        let wanted = note(&self.dir)?;
         let mut reader = HashingReader::new(File::open(&self.kernel.bundle_path).ok()?);
         std::io::copy(&mut reader, &mut std::io::sink()).ok()?;
         let (digest, _) = reader.finish();
@@ -85,9 +111,24 @@ impl Entry {
         &self,
         inputs: &Inputs,
         toolchain: &Toolchain,
-        built: &Built,
+        built: Built,
         progress: &Progress,
     ) -> Result<BuiltKernel> {
+        let content = Content {
+            info: self.build_info(inputs, toolchain)?,
+            boot: built.boot,
+            config: Some(built.config),
+            source: Source {
+                name: inputs.config.source.title(),
+                digest: inputs.config.source.digest,
+            },
+            recipe: inputs.config_digest,
+        };
+        self.put(&content, progress)
+    }
+
+    /// Packs `content` and puts it there.
+    pub(super) fn put(&self, content: &Content, progress: &Progress) -> Result<BuiltKernel> {
         let failed = |e| Error::io(self.dir.display(), e);
         let parent = self.dir.parent().unwrap_or(Path::new("."));
         let draft = tempfile::Builder::new()
@@ -96,7 +137,7 @@ impl Entry {
             .map_err(|e| Error::io(parent.display(), e))?;
         let name = self.kernel.bundle_path.file_name().unwrap_or_default();
         let file = File::create_new(draft.path().join(name)).map_err(failed)?;
-        let (file, digest) = self.pack(inputs, toolchain, built, file, progress)?;
+        let (file, digest) = self.pack(content, file, progress)?;
         file.sync_all().map_err(failed)?;
         let mut note = File::create_new(draft.path().join(DIGEST_NAME)).map_err(failed)?;
         writeln!(note, "{digest}").and_then(|()| note.sync_all()).map_err(failed)?;
@@ -111,59 +152,39 @@ impl Entry {
         Ok(BuiltKernel { digest, ..self.kernel.clone() })
     }
 
-    fn pack(
-        &self,
-        inputs: &Inputs,
-        toolchain: &Toolchain,
-        built: &Built,
-        out: File,
-        progress: &Progress,
-    ) -> Result<(File, Digest)> {
-        let info = self.build_info(inputs, toolchain)?;
-        let vmlinux = || {
-            let file = File::open(&built.vmlinux);
-            file.map_err(|e| Error::io(built.vmlinux.display(), e))
-        };
-        let mut reader = HashingReader::new(vmlinux()?);
-        std::io::copy(&mut reader, &mut std::io::sink())
-            .map_err(|e| Error::io(built.vmlinux.display(), e))?;
-        let (digest, size) = reader.finish();
-        let entry = |name: &str, bytes: &[u8]| FileEntry {
-            name: name.to_string(),
-            digest: Digest::of(bytes),
-            size: bytes.len() as u64,
-        };
+    fn pack(&self, content: &Content, out: File, progress: &Progress) -> Result<(File, Digest)> {
+        let mut files = Vec::new();
+        let mut readers: Vec<Box<dyn Read>> = Vec::new();
+        for (name, path) in &content.boot {
+            files.push(describe(name, path)?);
+            let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
+            readers.push(Box::new(BufReader::new(file)));
+        }
+        let config = content.config.as_ref().map(|config| ("config", config.as_bytes()));
+        for (name, bytes) in config.into_iter().chain([("build.json", &*content.info)]) {
+            let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
+            files.push(FileEntry { name: name.to_string(), digest, size });
+            readers.push(Box::new(bytes));
+        }
         let manifest = Manifest {
             schema: bundle::SCHEMA,
             kind: Kind::Kernel,
             name: self.kernel.name.clone(),
             version: self.kernel.version.clone(),
             arch: self.kernel.arch,
-            files: vec![
-                FileEntry { name: "vmlinux".to_string(), digest, size },
-                entry("config", built.config.as_bytes()),
-                entry("build.json", &info),
-            ],
+            files,
             boot: None,
             kernel: None,
             agent: None,
-            sources: vec![Source {
-                name: inputs.config.source.title(),
-                digest: inputs.config.source.digest,
-            }],
-            recipe: inputs.config_digest,
+            sources: vec![content.source.clone()],
+            recipe: content.recipe,
             tool: concat!("imgtool ", env!("CARGO_PKG_VERSION")).to_string(),
         };
         let total = manifest.files.iter().map(|f| f.size).sum();
         let stage = progress.stage("pack the kernel", Unit::Bytes, Some(total));
-        let files: [Box<dyn Read>; 3] = [
-            Box::new(BufReader::new(vmlinux()?)),
-            Box::new(built.config.as_bytes()),
-            Box::new(info.as_slice()),
-        ];
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let out = HashingWriter::new(out);
-        let out = bundle::pack(&manifest, files, out, LEVEL, threads, |n| stage.add(n))
+        let out = bundle::pack(&manifest, readers, out, LEVEL, threads, |n| stage.add(n))
             .map_err(|e| Error::host("pack the kernel").because(e))?;
         let (file, digest, bytes) = out.finish();
         stage.finish(format!("{bytes} bytes, {digest}"));
@@ -171,7 +192,7 @@ impl Entry {
     }
 
     fn build_info(&self, inputs: &Inputs, toolchain: &Toolchain) -> Result<Vec<u8>> {
-        let fragments = inputs.fragments.iter();
+        let named = |name, digest| FragmentInfo { name, digest };
         let info = BuildInfo {
             name: self.kernel.name.as_str(),
             version: self.kernel.version.as_str(),
@@ -179,19 +200,37 @@ impl Entry {
             source: inputs.config.source.title(),
             source_digest: inputs.config.source.digest,
             config_digest: inputs.config_digest,
-            fragments: fragments
-                .map(|(name, digest)| FragmentInfo { name: name.as_str(), digest: *digest })
-                .collect(),
+            fragments: inputs.fragments.iter().map(|(n, d)| named(n.as_str(), *d)).collect(),
+            patches: inputs.patches.iter().map(|p| named(&p.name, Digest::of(&p.text))).collect(),
             compiler: &toolchain.compiler,
             linker: &toolchain.linker,
             procedure: super::PROCEDURE,
             key: inputs.key(toolchain),
         };
-        let mut json = serde_json::to_vec_pretty(&info)
-            .map_err(|e| Error::bug("build.json can not be written").because(e))?;
-        json.push(b'\n');
-        Ok(json)
+        json(&info)
     }
+}
+
+/// As bytes: pretty JSON with a newline.
+pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(value)
+        .map_err(|e| Error::bug("build.json can not be written").because(e))?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+/// The digest of the bundle in an entry's directory, as it was put there.
+pub(super) fn note(dir: &Path) -> Option<Digest> {
+    fs::read_to_string(dir.join(DIGEST_NAME)).ok()?.trim().parse().ok()
+}
+
+/// A file as a manifest lists it.
+fn describe(name: &str, path: &Path) -> Result<FileEntry> {
+    let failed = |e| Error::io(path.display(), e);
+    let mut reader = HashingReader::new(File::open(path).map_err(failed)?);
+    std::io::copy(&mut reader, &mut std::io::sink()).map_err(failed)?;
+    let (digest, size) = reader.finish();
+    Ok(FileEntry { name: name.to_string(), digest, size })
 }
 
 /// A file in `dir` that is removed unless it gets its final name. Readable as other files are:

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Serialize;
+
+use super::options::OFF;
 use crate::{Error, Result};
 
-/// What Kconfig says of an option that is off.
-const OFF: &str = "n";
 /// Differences that an error names; the rest is counted.
 const SHOWN_MAX: usize = 20;
 
@@ -20,11 +21,15 @@ pub(super) struct Request {
     options: BTreeMap<String, Wanted>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Wanted {
-    value: String,
+/// An option that a fragment asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Wanted {
+    /// Its value, `n` where it is to be off.
+    pub value: String,
     /// `file:line`.
-    at: String,
+    pub at: String,
+    /// The comment above it in the same paragraph, if there is one: the reason.
+    pub reason: String,
 }
 
 /// An option that is not as it was asked for.
@@ -57,10 +62,13 @@ impl Request {
     /// A line that is none of the four kinds, an option that is there twice in this fragment or
     /// has another value in another one: fragments do not overrule each other.
     pub(super) fn add(&mut self, file: &str, text: &str) -> Result<()> {
+        let mut reason = Reason::default();
         for (number, line) in text.lines().enumerate() {
             let at = format!("{file}:{}", number + 1);
-            let Some((name, value)) = option(line).map_err(|e| e.within(&at))? else { continue };
-            let wanted = Wanted { value: value.to_string(), at };
+            let option = option(line).map_err(|e| e.within(&at))?;
+            reason.see(line, option.is_some());
+            let Some((name, value)) = option else { continue };
+            let wanted = Wanted { value: value.to_string(), at, reason: reason.text.clone() };
             if let Some(other) = self.options.get(name) {
                 let same_file = other.at.rsplit_once(':').is_some_and(|(f, _)| f == file);
                 if same_file || other.value != wanted.value {
@@ -78,12 +86,20 @@ impl Request {
 
     /// All of it as one fragment, sorted by name.
     pub(super) fn merged(&self) -> String {
-        self.options.iter().fold(String::new(), |text, (name, wanted)| {
-            match wanted.value.as_str() {
-                OFF => text + "# CONFIG_" + name + " is not set\n",
-                value => text + "CONFIG_" + name + "=" + value + "\n",
-            }
-        })
+        self.merged_with(&[])
+    }
+
+    /// The same with other values for some options, or with more.
+    pub(super) fn merged_with(&self, other: &[(String, String)]) -> String {
+        let mine = self.options.iter().map(|(name, wanted)| (name, &wanted.value));
+        let mut all: BTreeMap<&String, &String> = mine.collect();
+        all.extend(other.iter().map(|(name, value)| (name, value)));
+        all.into_iter().map(|(name, value)| line(name, value)).collect()
+    }
+
+    /// All that is asked for, by name.
+    pub(super) fn options(&self) -> &BTreeMap<String, Wanted> {
+        &self.options
     }
 
     /// Options asked for.
@@ -135,8 +151,40 @@ impl Request {
     }
 }
 
+/// The line of a fragment that gives the option `name` this value.
+pub(super) fn line(name: &str, value: &str) -> String {
+    match value {
+        OFF => format!("# CONFIG_{name} is not set\n"),
+        value => format!("CONFIG_{name}={value}\n"),
+    }
+}
+
+/// The comment that a line stands under.
+#[derive(Default)]
+struct Reason {
+    text: String,
+    /// Whether an option has come since.
+    used: bool,
+}
+
+impl Reason {
+    fn see(&mut self, line: &str, is_option: bool) {
+        let line = line.trim().trim_start_matches('#').trim();
+        if is_option {
+            self.used = true;
+        } else if line.is_empty() || self.used {
+            *self = Reason { text: line.to_string(), used: false };
+        } else {
+            if !self.text.is_empty() {
+                self.text.push(' ');
+            }
+            self.text.push_str(line);
+        }
+    }
+}
+
 /// The option that a line sets, without `CONFIG_`, and its value; `None` for other good lines.
-fn option(line: &str) -> Result<Option<(&str, &str)>> {
+pub(super) fn option(line: &str) -> Result<Option<(&str, &str)>> {
     let wrong = |why: &str| Err(Error::input(format!("{why}: {line:?}")));
     let line_trimmed = line.trim();
     let (name, value) = match line_trimmed.strip_prefix('#') {
@@ -191,6 +239,17 @@ mod tests {
             "CONFIG_A=\"x # y\"\nCONFIG_B=y\n# CONFIG_C is not set\n# CONFIG_D is not set\n\
              CONFIG_H=0x10\nCONFIG_N=-1\n"
         );
+    }
+
+    #[test]
+    fn a_comment_is_the_reason_of_its_paragraph() {
+        let text = "# file\n# head\nCONFIG_A=y\nCONFIG_B=y\n# why\n# CONFIG_C is not set\n\n\
+                    CONFIG_D=y\n# gone\n#\nCONFIG_E=y\n";
+        let request = request(&[text]).unwrap();
+        let reasons: Vec<_> =
+            request.options().iter().map(|(n, w)| (n.as_str(), w.reason.as_str())).collect();
+        let wanted = [("A", "file head"), ("B", "file head"), ("C", "why"), ("D", ""), ("E", "")];
+        assert_eq!(reasons, wanted);
     }
 
     #[test]

@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use bundle::{Digest, HashingReader, HashingWriter, Name, Version};
 use imgrun::{Class, Progress, Tool, Unit, interrupt};
+use reqwest::Url;
+use tempfile::NamedTempFile;
 
-use super::config::{Place, Source};
+use super::config::{Place, Signature, Source};
+use super::download::download;
+use super::signature::Keys;
 use crate::{Error, Result};
 
 /// Compressed sources are at most this large.
@@ -16,14 +20,18 @@ const SOURCE_BYTES_MAX: u64 = 1 << 30;
 /// A mirror that takes longer than this for 140 MB is not one.
 const DOWNLOAD_TIME_MAX: Duration = Duration::from_secs(3600);
 
+/// A detached signature is at most this long.
+const SIGNATURE_BYTES_MAX: u64 = 1 << 16;
+
 const COPY_BYTES: usize = 1 << 20;
 
 /// A file with exactly the sources that are pinned: from `cache`, from where Debian's package puts
-/// them, or from a mirror (and then in `cache`).
+/// them, or from a mirror or server (and then in `cache`).
 ///
 /// # Errors
-/// [`Class::Trust`] where the only candidate has another digest; [`Class::Input`] where the file
-/// is missing or no mirror has the package's version; [`Class::Network`].
+/// [`Class::Trust`] where the only candidate has another digest or its signature is none of the
+/// signers'; [`Class::Input`] where the file is missing or no mirror has the package's version;
+/// [`Class::Network`].
 pub(super) fn obtain(
     source: &Source,
     cache: &Path,
@@ -39,13 +47,9 @@ pub(super) fn obtain(
             Err(mismatch(&path.display().to_string(), source, found))
         }
         Place::Debian { package, version } => {
-            let cached = cache.join(format!("{}.tar.xz", source.digest.hex()));
-            if cached.exists() {
-                if digest_of(&cached, progress)? == source.digest {
-                    return Ok(cached);
-                }
-                progress.note(format!("{} is damaged: fetching it again", cached.display()));
-                fs::remove_file(&cached).map_err(|e| Error::io(cached.display(), e))?;
+            let cached = cached_path(source, cache);
+            if is_cached(source, &cached, progress)? {
+                return Ok(cached);
             }
             let installed = PathBuf::from(format!("/usr/src/{package}.tar.xz"));
             if installed.exists() {
@@ -56,14 +60,144 @@ pub(super) fn obtain(
                 progress.note(format!("{} is not {title}: downloading that", installed.display()));
             }
             if offline {
-                let title = source.title();
-                return Err(Error::network(format!("offline: the sources {title} are not here"))
-                    .hint("build the kernel once without --offline"));
+                return Err(not_here(source));
             }
-            download(source, package, version, &cached, progress)?;
+            download_package(source, package, version, &cached, progress)?;
             Ok(cached)
         }
+        Place::Url { url, signature } => {
+            // What is wrong with the keys is said before anything is fetched.
+            let signed = match signature {
+                Some(signature) => Some((signature, Keys::read(signature)?)),
+                None => None,
+            };
+            let server = Server { source, url, cache, offline, progress };
+            server.obtain(signed.as_ref().map(|(signature, keys)| (*signature, keys)))
+        }
     }
+}
+
+fn cached_path(source: &Source, cache: &Path) -> PathBuf {
+    cache.join(format!("{}.tar.xz", source.digest.hex()))
+}
+
+/// Whether the sources are in the cache. Damaged ones are removed.
+fn is_cached(source: &Source, cached: &Path, progress: &Progress) -> Result<bool> {
+    if !cached.exists() {
+        return Ok(false);
+    }
+    if digest_of(cached, progress)? == source.digest {
+        return Ok(true);
+    }
+    progress.note(format!("{} is damaged: fetching it again", cached.display()));
+    fs::remove_file(cached).map_err(|e| Error::io(cached.display(), e))?;
+    Ok(false)
+}
+
+fn not_here(source: &Source) -> Error {
+    let title = source.title();
+    Error::network(format!("offline: the sources {title} are not here"))
+        .hint("build the kernel once without --offline")
+}
+
+/// Sources on a server, with or without a signature beside them.
+struct Server<'a> {
+    source: &'a Source,
+    url: &'a Url,
+    cache: &'a Path,
+    offline: bool,
+    progress: &'a Progress,
+}
+
+impl Server<'_> {
+    /// The digest is checked while they come, the signature before they get a name.
+    fn obtain(&self, signed: Option<(&Signature, &Keys)>) -> Result<PathBuf> {
+        let cached = cached_path(self.source, self.cache);
+        let is_cached = is_cached(self.source, &cached, self.progress)?;
+        // The smaller file first.
+        let signed = match signed {
+            Some((signature, keys)) => Some((self.signature(signature)?, keys)),
+            None => None,
+        };
+        let archive = if is_cached { None } else { Some(self.archive()?) };
+        if let Some((signature, keys)) = &signed {
+            let archive = archive.as_ref().map_or(cached.as_path(), NamedTempFile::path);
+            keys.check(signature.path(), archive, self.cache, self.progress).inspect_err(|_| {
+                // A good one may be there by now.
+                let _ = fs::remove_file(self.signature_path());
+            })?;
+        }
+        if let Some((Fetched::New(file), _)) = signed {
+            keep(file, &self.signature_path())?;
+        }
+        if let Some(file) = archive {
+            keep(file, &cached)?;
+        }
+        Ok(cached)
+    }
+
+    fn signature_path(&self) -> PathBuf {
+        self.cache.join(format!("{}.tar.sign", self.source.digest.hex()))
+    }
+
+    fn signature(&self, signature: &Signature) -> Result<Fetched> {
+        let cached = self.signature_path();
+        if cached.exists() {
+            return Ok(Fetched::Cached(cached));
+        }
+        let mut file = self.partial()?;
+        self.fetch(&signature.url, SIGNATURE_BYTES_MAX, &mut file)?;
+        Ok(Fetched::New(file))
+    }
+
+    fn archive(&self) -> Result<NamedTempFile> {
+        let mut out = HashingWriter::new(self.partial()?);
+        self.fetch(self.url, SOURCE_BYTES_MAX, &mut out)?;
+        let (file, digest, _) = out.finish();
+        if digest == self.source.digest {
+            return Ok(file);
+        }
+        Err(mismatch(self.url.as_str(), self.source, digest))
+    }
+
+    fn fetch(&self, url: &Url, bytes_max: u64, out: &mut dyn Write) -> Result<()> {
+        if self.offline {
+            return Err(not_here(self.source));
+        }
+        let stage = self.progress.stage(format!("download {url}"), Unit::Bytes, None);
+        download(url, bytes_max, out, &stage)?;
+        stage.finish("done");
+        Ok(())
+    }
+
+    fn partial(&self) -> Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix(".download-")
+            .tempfile_in(self.cache)
+            .map_err(|e| Error::io(self.cache.display(), e))
+    }
+}
+
+/// A signature's file.
+enum Fetched {
+    Cached(PathBuf),
+    New(NamedTempFile),
+}
+
+impl Fetched {
+    fn path(&self) -> &Path {
+        match self {
+            Fetched::Cached(path) => path,
+            Fetched::New(file) => file.path(),
+        }
+    }
+}
+
+/// Gives a file its name.
+fn keep(file: NamedTempFile, path: &Path) -> Result<()> {
+    file.as_file().sync_all().map_err(|e| Error::io(path.display(), e))?;
+    file.persist(path).map_err(|e| Error::io(path.display(), e.error))?;
+    Ok(())
 }
 
 fn mismatch(what: &str, source: &Source, found: Digest) -> Error {
@@ -97,7 +231,7 @@ fn copy(from: &mut dyn Read, to: &mut dyn Write, mut more: impl FnMut(u64)) -> R
     }
 }
 
-fn download(
+fn download_package(
     source: &Source,
     package: &Name,
     version: &Version,

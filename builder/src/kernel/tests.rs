@@ -13,12 +13,15 @@ kernelversion:
 	@echo 6.1.2
 allnoconfig:
 	grep -v CONFIG_GONE $(KCONFIG_ALLCONFIG) > $(O)/.config
-vmlinux:
+bzImage Image:
 	@echo "  CC      main.o"
 	@test ! -e broken || { echo "main.c:1: it is broken" >&2; exit 1; }
 	@sleep $$(cat pause)
 	@$(CC) $(KCFLAGS) -DSTAMP="\"$$KBUILD_BUILD_TIMESTAMP $$KBUILD_BUILD_USER$(LOCALVERSION)\"" \
 	  -g -nostdlib -static -o $(O)/vmlinux $(CURDIR)/main.c
+	@mkdir -p $(O)/arch/x86/boot $(O)/arch/arm64/boot
+	@cp $(O)/vmlinux $(O)/arch/x86/boot/bzImage
+	@cp $(O)/vmlinux $(O)/arch/arm64/boot/Image
 "#;
 const MAIN: &str = "const char stamp[] = STAMP __FILE__; void _start(void) {}\n";
 
@@ -74,8 +77,14 @@ impl World {
         build(&self.path("configs/k.toml"), Arch::host(), false, &cache, progress)
     }
 
-    /// What is in the cache's directory of kernels, but for the lock.
+    /// What is in the cache's directory of kernels, but for the lock. What is being removed has half
+    /// a minute to go.
     fn left(&self) -> Vec<String> {
+        let patience = std::time::Instant::now();
+        while !gone(&self.path("cache/kernel")).is_empty() {
+            assert!(patience.elapsed() < Duration::from_secs(30), "it is not removed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let entries = fs::read_dir(self.path("cache/kernel")).unwrap().flatten();
         let names = entries.map(|e| e.file_name().into_string().unwrap());
         let mut names: Vec<String> = names.filter(|n| !n.ends_with(".lock")).collect();
@@ -96,7 +105,12 @@ fn a_kernel_is_built_once_and_found_again() {
     assert_eq!(Digest::of(&bytes), kernel.digest);
     assert_eq!(world.left().len(), 2, "the entry and the count: {:?}", world.left());
     let listed = Tool::new("tar").args(["--zstd", "-tf"]).arg(&kernel.bundle_path).run().unwrap();
-    assert_eq!(listed.stdout, b"manifest.json\nvmlinux\nconfig\nbuild.json\n");
+    let boot = match Arch::host() {
+        Arch::X86_64 => "vmlinux\nbzImage",
+        Arch::Aarch64 => "Image",
+    };
+    let files = format!("manifest.json\n{boot}\nconfig\nbuild.json\n");
+    assert_eq!(String::from_utf8(listed.stdout).unwrap(), files);
 
     // Nothing is built the second time: the sources are not even looked at.
     fs::remove_file(world.path("configs/k.tar.xz")).unwrap();
@@ -122,6 +136,38 @@ fn every_input_is_in_the_key() {
     let second = world.build().unwrap();
     assert_ne!(first.bundle_path, second.bundle_path);
     assert_ne!(first.digest, second.digest);
+}
+
+const PATCH: &str = "--- a/main.c\n+++ b/main.c\n@@ -1 +1 @@\n\
+    -const char stamp[] = STAMP __FILE__; void _start(void) {}\n\
+    +const char stamp[] = \"patched\"; void _start(void) {}\n";
+
+#[test]
+fn patches_are_applied_or_named() {
+    let world = World::new(&[]);
+    let plain = world.build().unwrap();
+    let text = fs::read_to_string(world.path("configs/k.toml")).unwrap();
+    world.write("configs/k.toml", &format!("patches = [\"p/one.patch\"]\n{text}"));
+    let error = world.build().unwrap_err();
+    assert!(error.to_string().contains("configs/p/one.patch: No such file"), "{error}");
+    fs::create_dir(world.path("configs/p")).unwrap();
+    world.write("configs/p/one.patch", PATCH);
+    let patched = world.build().unwrap();
+    assert_ne!(patched.bundle_path, plain.bundle_path);
+    let unpack = |kernel: &BuiltKernel| {
+        let boot = Arch::host().kernel_file();
+        let tar = Tool::new("tar").args(["--zstd", "-xOf"]).arg(&kernel.bundle_path);
+        String::from_utf8_lossy(&tar.arg(boot).run().unwrap().stdout).into_owned()
+    };
+    assert!(unpack(&patched).contains("patched") && !unpack(&plain).contains("patched"));
+
+    // A line that is not there: neither fuzz nor a guess.
+    world.write("configs/p/one.patch", &PATCH.replace("-const char stamp", "-const char stamps"));
+    let error = world.build().unwrap_err();
+    assert_eq!(error.class(), Class::Input, "{error}");
+    assert!(error.to_string().starts_with("patch one.patch does not apply: "), "{error}");
+    assert!(error.to_string().contains("Hunk #1 FAILED"), "{error}");
+    assert_eq!(world.left().len(), 3, "two kernels and the count: {:?}", world.left());
 }
 
 #[test]
@@ -197,8 +243,11 @@ fn what_a_killed_build_left_is_no_obstacle() {
     let world = World::new(&[]);
     let work = world.path("cache/kernel").join(world.file("work"));
     fs::create_dir_all(work.join("source/deep")).unwrap();
+    let grave = world.path("cache/kernel/.gone-1");
+    fs::create_dir_all(grave.join("deep")).unwrap();
     world.build().unwrap();
     assert!(!work.exists());
+    assert_eq!(world.left().len(), 2, "the entry and the count: {:?}", world.left());
 }
 
 #[test]

@@ -7,7 +7,17 @@ use crate::{Error, Result};
 
 /// Programs that a kernel build needs, besides the compiler's own.
 const PROGRAMS: &[&str] =
-    &["make", "gcc", "ld", "strip", "flex", "bison", "bc", "xz", "tar", "perl", "date"];
+    &["make", "gcc", "ld", "strip", "flex", "bison", "bc", "xz", "perl", "date"];
+/// What compresses a kernel, by the option that asks for it.
+const COMPRESSORS: &[(&str, &str)] = &[
+    ("GZIP", "gzip"),
+    ("BZIP2", "bzip2"),
+    ("LZMA", "xz"),
+    ("XZ", "xz"),
+    ("LZO", "lzop"),
+    ("LZ4", "lz4"),
+    ("ZSTD", "zstd"),
+];
 /// Headers that it needs, and their packages: all programs' own, and objtool's.
 const HEADERS: &[(&str, &str)] = &[("stdio.h", "libc6-dev"), ("gelf.h", "libelf-dev")];
 
@@ -22,18 +32,20 @@ pub(super) struct Toolchain {
 }
 
 impl Toolchain {
-    /// Finds what is needed to build for `arch`.
+    /// Finds what is needed to build for `arch`, with or without patches.
     ///
     /// # Errors
     /// [`Class::Host`](crate::Class::Host), once for all that is missing, with the packages.
-    pub(super) fn find(arch: Arch) -> Result<Toolchain> {
+    pub(super) fn find(arch: Arch, patches: bool) -> Result<Toolchain> {
         let prefix = match arch {
             _ if arch == Arch::host() => String::new(),
             Arch::X86_64 => "x86_64-linux-gnu-".to_string(),
             Arch::Aarch64 => "aarch64-linux-gnu-".to_string(),
         };
         let cross = [format!("{prefix}gcc"), format!("{prefix}ld"), format!("{prefix}strip")];
-        let programs = PROGRAMS.iter().copied().chain(cross.iter().map(String::as_str));
+        let patch = patches.then_some("patch");
+        let programs =
+            PROGRAMS.iter().copied().chain(patch).chain(cross.iter().map(String::as_str));
         let mut missing: Vec<(&str, &str)> = programs
             .filter(|p| tool::find(p).is_none())
             .map(|p| (p, tool::debian_package(p)))
@@ -55,6 +67,19 @@ impl Toolchain {
             prefix,
         })
     }
+}
+
+/// Whether the program is there with which `config` wants the kernel compressed.
+///
+/// # Errors
+/// [`Class::Host`](crate::Class::Host), with the package.
+pub(super) fn check_compressor(config: &str) -> Result<()> {
+    let wanted = |option: &str| {
+        let line = format!("CONFIG_KERNEL_{option}=y");
+        config.lines().any(|l| l == line)
+    };
+    let programs = COMPRESSORS.iter().filter(|(option, _)| wanted(option));
+    tool::require(&programs.map(|(_, program)| *program).collect::<Vec<_>>())
 }
 
 fn has_header(header: &str) -> bool {

@@ -1,22 +1,23 @@
-//! Random layers, flattened and read back by a reader that is not ours (ext4-view), against a
-//! naive model. A failure prints the seed and the layers.
+//! Random layers, flattened and read back, by our own reader and by one that is not ours (ext4-view),
+//! against a naive model. A failure prints the seed and the layers.
 //!
 //! `IMGTOOL_TREES=20000 IMGTOOL_SEED=7 cargo test -p imgtool --test trees` for more of them.
 
 mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::process::Command;
 
+use ext4::read::{Found, Kind, Reader, Walk};
 use ext4_view::{Ext4, FileType};
 use imgtool::rootfs::Flatten;
 use model::{Entry, Model, What};
 
 /// Trees in a normal run.
-const TREES: u64 = 600;
+const TREES: u64 = 2000;
 /// `e2fsck` sees one image of so many: it counts the links.
-const CHECKED_EVERY: u64 = 25;
+const CHECKED_EVERY: u64 = 50;
 
 /// Marsaglia's xorshift64*.
 struct Random(u64);
@@ -158,6 +159,46 @@ fn found(image: &[u8]) -> Seen {
     seen
 }
 
+/// What our own reader finds, and by inode the names of each file.
+fn read_back(image: &[u8]) -> (Seen, BTreeSet<BTreeSet<String>>) {
+    let mut reader = Reader::open(Cursor::new(image)).unwrap();
+    let mut walk = Walk::new(reader.root().unwrap());
+    let (mut seen, mut names) = (Seen::new(), BTreeMap::<u32, BTreeSet<String>>::new());
+    while let Some(Found { path, inode }) = walk.next(&mut reader).unwrap() {
+        if path.is_empty() {
+            continue;
+        }
+        let path = String::from_utf8(path).unwrap();
+        let what = match inode.kind {
+            Kind::Directory => What::Directory,
+            Kind::File => {
+                let mut content = Vec::new();
+                reader.content(&inode).unwrap().read_to_end(&mut content).unwrap();
+                What::File(content)
+            }
+            Kind::Symlink => {
+                What::Symlink(String::from_utf8(reader.target(&inode).unwrap()).unwrap())
+            }
+            Kind::Fifo => What::Fifo,
+            other => panic!("{path}: {other:?}"),
+        };
+        assert_eq!(reader.find(path.as_bytes(), false).unwrap(), inode);
+        assert_eq!(reader.xattrs(&inode).unwrap(), []);
+        names.entry(inode.number).or_default().insert(path.clone());
+        seen.insert(path, (what, inode.mode, inode.uid, inode.mtime.seconds));
+    }
+    (seen, names.into_values().collect())
+}
+
+/// The names of each file of the model.
+fn named(model: &Model) -> BTreeSet<BTreeSet<String>> {
+    let mut names = BTreeMap::<usize, BTreeSet<String>>::new();
+    for (path, inode) in &model.names {
+        names.entry(*inode).or_default().insert(path.clone());
+    }
+    names.into_values().collect()
+}
+
 /// Flattens the layers; false where the model has nothing to say.
 fn check(layers: &[Vec<Entry>], with_fsck: bool) -> Result<bool, String> {
     let mut model = Model::default();
@@ -167,19 +208,25 @@ fn check(layers: &[Vec<Entry>], with_fsck: bool) -> Result<bool, String> {
         return Ok(false);
     }
     let (image, inodes) = flattened.map_err(|e| format!("is refused: {e}"))?;
-    let (want, got) = (expected(&model), found(&image));
-    let mut differences: Vec<String> = Vec::new();
-    for path in want.keys().chain(got.keys()).collect::<BTreeSet<_>>() {
-        if want.get(path) != got.get(path) {
-            differences.push(format!(
-                "{path}: the model has {:?}, the image {:?}",
-                brief(want.get(path)),
-                brief(got.get(path))
-            ));
+    let want = expected(&model);
+    let (ours, names) = read_back(&image);
+    for (reader, got) in [("ext4-view", found(&image)), ("our reader", ours)] {
+        let mut differences: Vec<String> = Vec::new();
+        for path in want.keys().chain(got.keys()).collect::<BTreeSet<_>>() {
+            if want.get(path) != got.get(path) {
+                differences.push(format!(
+                    "{path}: the model has {:?}, {reader} {:?}",
+                    brief(want.get(path)),
+                    brief(got.get(path))
+                ));
+            }
+        }
+        if !differences.is_empty() {
+            return Err(differences.join("\n"));
         }
     }
-    if !differences.is_empty() {
-        return Err(differences.join("\n"));
+    if names != named(&model) {
+        return Err("other names are one file".into());
     }
     // Every time is another, so what is equal is one file; and there are no more inodes than files.
     let files = model.names.values().collect::<BTreeSet<_>>().len() as u64;

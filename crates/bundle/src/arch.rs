@@ -43,6 +43,14 @@ impl Arch {
         }
     }
 
+    /// The file of a kernel's bundle that a virtual machine starts.
+    pub fn kernel_file(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "vmlinux",
+            Arch::Aarch64 => "Image",
+        }
+    }
+
     /// The `e_machine` of its ELF programs.
     pub fn elf_machine(self) -> u16 {
         match self {

@@ -13,16 +13,29 @@ pub const SCHEMA: u32 = 1;
 pub enum Kind {
     /// A root file system: `rootfs.ext4`.
     Image,
-    /// A guest kernel: `vmlinux`, `config`, `build.json`.
+    /// A guest kernel: what boots, `config`, `build.json`.
     Kernel,
 }
 
 impl Kind {
-    /// The files that a bundle of this kind holds, in this order, after the manifest.
+    /// The files that a bundle of this kind holds, in this order, after the manifest. A kernel's
+    /// may lack some, but not [`Arch::kernel_file`].
     pub fn files(self) -> &'static [&'static str] {
         match self {
             Kind::Image => &["rootfs.ext4"],
-            Kind::Kernel => &["vmlinux", "config", "build.json"],
+            Kind::Kernel => &[
+                // Uncompressed, an ELF file.
+                "vmlinux",
+                // The same as x86_64's boot loaders want it, and as aarch64's do.
+                "bzImage",
+                "Image",
+                // Of imported kernels: a distribution's early user space and modules.
+                "initrd",
+                "modules.tar",
+                "config",
+                // What it was made of.
+                "build.json",
+            ],
         }
     }
 }
@@ -171,10 +184,18 @@ impl Manifest {
 
     fn check(&self) -> Result<()> {
         let names: Vec<&str> = self.files.iter().map(|f| f.name.as_str()).collect();
-        if names != self.kind.files() {
+        let allowed = self.kind.files();
+        let whole = match self.kind {
+            Kind::Image => names == allowed,
+            Kind::Kernel => {
+                let mut rest = allowed.iter();
+                let in_order = names.iter().all(|name| rest.any(|other| other == name));
+                in_order && names.contains(&self.arch.kernel_file())
+            }
+        };
+        if !whole {
             return Err(Error::format(format!(
-                "manifest.json lists the files {names:?}, a bundle of this kind holds {:?}",
-                self.kind.files()
+                "manifest.json lists the files {names:?}, a bundle of this kind holds {allowed:?}"
             )));
         }
         if self.kind == Kind::Image && (self.boot.is_none() || self.kernel.is_none()) {

@@ -51,7 +51,8 @@ pub struct FileWriter<'w, W> {
 
 impl<'w, W: Write + Seek> FileWriter<'w, W> {
     pub(crate) fn new(stream: &'w mut Stream<W>) -> Self {
-        FileWriter { stream, size: 0, runs: Vec::new(), partial: Vec::new() }
+        let partial = std::mem::take(&mut stream.spare);
+        FileWriter { stream, size: 0, runs: Vec::new(), partial }
     }
 
     /// Appends `bytes`.
@@ -108,7 +109,10 @@ impl<'w, W: Write + Seek> FileWriter<'w, W> {
             let mut block = std::mem::take(&mut self.partial);
             block.resize(BLOCK_BYTES, 0);
             self.blocks(self.size / BLOCK_BYTES as u64, &block)?;
+            block.clear();
+            self.partial = block;
         }
+        self.stream.spare = self.partial;
         let blocks = blocks_for(self.size);
         if blocks > FILE_BLOCKS_MAX {
             let what = "a file's size in blocks";

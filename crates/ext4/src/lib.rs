@@ -58,6 +58,7 @@ mod journal;
 mod number;
 mod options;
 mod put;
+pub mod read;
 mod superblock;
 mod tree;
 mod writer;

@@ -9,10 +9,11 @@ use bundle::{Arch, Kind, Reference};
 use super::{Store, Stored};
 use crate::{Cancel, Class, Error, Progress, Result};
 
-/// Bytes of an ELF header up to and with `e_machine`.
-const ELF_HEAD_BYTES: usize = 20;
+/// Bytes of an ELF header up to and with `e_machine`, and of an `Image`'s up to and with its magic
+/// (the kernel's Documentation/arm64/booting.rst).
+const HEAD_BYTES: usize = 60;
 
-/// A guest kernel to boot: an uncompressed ELF file.
+/// A guest kernel to boot: an uncompressed ELF file, on aarch64 an `Image`.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// The file.
@@ -77,16 +78,21 @@ impl Store {
     ) -> Result<Kernel> {
         let open = || {
             let mut head = Vec::new();
-            File::open(file)?.take(ELF_HEAD_BYTES as u64).read_to_end(&mut head)?;
+            File::open(file)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
             Ok(head)
         };
         let head = open().map_err(|e| Error::io(file.display(), e))?;
-        if !head.starts_with(b"\x7fELF") {
+        let is_arm_image = head.get(56..60) == Some(b"ARM\x64");
+        if !head.starts_with(b"\x7fELF") && !is_arm_image {
             let stored = self.import(file, progress, cancel)?.bundle;
             return usable(&stored, arch).map_err(|e| e.within(file.display()));
         }
         let machine = head.get(18..20).map(|m| u16::from_le_bytes([m[0], m[1]]));
-        if machine != Some(arch.elf_machine()) {
+        let fits = match arch {
+            Arch::Aarch64 => is_arm_image,
+            Arch::X86_64 => machine == Some(arch.elf_machine()),
+        };
+        if !fits {
             return Err(Error::input(format!("{}: not a kernel for {arch}", file.display())));
         }
         let vmlinux = file.canonicalize().map_err(|e| Error::io(file.display(), e))?;
@@ -106,7 +112,7 @@ fn usable(stored: &Stored, arch: Arch) -> Result<Kernel> {
             manifest.arch
         )));
     }
-    Ok(Kernel { vmlinux: stored.path("vmlinux"), title: stored.title() })
+    Ok(Kernel { vmlinux: stored.path(arch.kernel_file()), title: stored.title() })
 }
 
 fn file_name(kernel: &Reference, arch: Arch) -> String {

@@ -115,3 +115,31 @@ fn words_are_quoted() {
     let tool = Tool::new("a").args(["b c", "it's", "", "x=1"]);
     assert_eq!(tool.command_line(), r"a 'b c' 'it'\''s' '' x=1");
 }
+
+#[test]
+fn a_detached_program_does_its_work_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    Tool::new("sh").args(["-c", "sleep 0.2; echo text >\"$0\""]).arg(&file).detach().unwrap();
+    assert!(!file.exists(), "it was waited for");
+    let begun = Instant::now();
+    while std::fs::read_to_string(&file).unwrap_or_default() != "text\n" {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(Tool::new("no-such-program").detach().is_err());
+}
+
+#[test]
+fn a_program_can_read_a_pipe() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let text = "x".repeat(200_000);
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::io::Write::write_all(&mut writer, text.as_bytes()).unwrap();
+            drop(writer);
+        });
+        Tool::new("wc").arg("-c").stdin(reader).run().unwrap()
+    });
+    assert_eq!(output.stdout, b"200000\n");
+}

@@ -8,8 +8,8 @@ use std::io::{self, BufReader, Read, Write};
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
-const PIECE_BYTES: usize = 1 << 20;
-const PIECES_AHEAD: usize = 4;
+const PIECE_BYTES: usize = 64 << 10;
+const PIECES_AHEAD: usize = 32;
 
 fn open(path: &str) -> io::Result<Box<dyn Read>> {
     let mut magic = [0; 2];

@@ -3,6 +3,7 @@
 //! All that a commit needs is that of any number of writers who create one key at once, exactly one
 //! is told that it did ([`Writable::put_new`]). [`probe`] finds out which places keep that promise.
 
+mod artifacts;
 mod directory;
 pub mod probe;
 mod s3;
@@ -10,10 +11,12 @@ mod s3;
 use std::path::Path;
 
 use imgrun::Stage;
+use imgrun::catalog::Entry;
 use imgrun::depot::{Depot, Directory};
 
-use crate::{Error, Result};
+use crate::{Error, Result, oci};
 
+pub use artifacts::Artifacts;
 pub use s3::{Bucket, Login};
 
 /// What is put.
@@ -88,10 +91,20 @@ pub trait Writable: Depot {
         Ok(0)
     }
 
-    /// Whether [`Writable::put_new`] keeps its promise by what it is made of, so that nobody has to
-    /// try.
-    fn is_known_to_be_exclusive(&self) -> bool {
-        false
+    /// Whether [`Writable::put_new`] keeps its promise by what the depot is made of, or can not keep
+    /// it; `None` where one has to try ([`probe`]).
+    fn exclusive(&self) -> Option<bool> {
+        None
+    }
+
+    /// Hears which bundles are published now, and which of them have `changed`, so that those are
+    /// also found by other ways than the catalog, where a depot has any.
+    ///
+    /// # Errors
+    /// As [`Writable::put_new`].
+    fn announce(&self, published: &[Entry], changed: &[Entry]) -> Result<()> {
+        let _ = (published, changed);
+        Ok(())
     }
 }
 
@@ -105,6 +118,9 @@ pub fn open(address: &str) -> Result<Box<dyn Writable>> {
     }
     if address.starts_with("s3:") {
         return Ok(Box::new(Bucket::new(address, None)?));
+    }
+    if address.starts_with("oci://") {
+        return Ok(Box::new(Artifacts::open(address, &oci::Access::of_user(None, false)?)?));
     }
     if address.starts_with("http://") || address.starts_with("https://") {
         return Err(Error::usage(format!("{address}: web servers can only be read")));

@@ -23,6 +23,8 @@ use layout::Files;
 pub use reference::{Pick, Reference, RegistryReference};
 pub use registries::{REGISTRIES_VARIABLE, Registries};
 pub use registry::Credentials;
+pub(crate) use registry::{Blob, Repository};
+pub(crate) use wire::{OCI_INDEX, OCI_MANIFEST};
 
 /// How images may be got: who we are, by which ways, and whether at all.
 #[derive(Clone, Debug, Default)]

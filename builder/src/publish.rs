@@ -32,7 +32,7 @@ mod owner;
 mod prune;
 mod upload;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -59,6 +59,8 @@ pub struct Publisher<'a> {
     opened: RefCell<BTreeMap<KeyId, Rc<SigningKey>>>,
     /// The root that is about to follow: its keys sign, too.
     bridge: RefCell<Option<Root>>,
+    /// Whether a `timestamp.json` that nobody may believe is passed over.
+    repairing: Cell<bool>,
 }
 
 impl std::fmt::Debug for Publisher<'_> {
@@ -84,6 +86,7 @@ impl<'a> Publisher<'a> {
             progress,
             opened: RefCell::default(),
             bridge: RefCell::default(),
+            repairing: Cell::default(),
         }
     }
 

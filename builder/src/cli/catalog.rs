@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bundle::{Arch, Name, Version};
 use clap::Subcommand;
 use imgrun::catalog::Entry;
-use imgrun::tuf::{Role, Signed, time};
+use imgrun::tuf::{Clock, Role, Signed, time};
 use imgrun::{Error, Progress, Result, Unit};
 use imgtool::publish::{self, Keep};
 
@@ -114,6 +114,9 @@ struct Prune {
 struct Refresh {
     /// The store.
     store: String,
+    /// Also where timestamp.json is damaged or gone: go on from what this host has seen last.
+    #[arg(long)]
+    repair: bool,
     #[command(flatten)]
     sign: Sign,
 }
@@ -148,7 +151,7 @@ fn lines(entries: &[Entry]) -> Vec<serde_json::Value> {
 
 impl Read {
     fn show(self, json: bool) -> Result<()> {
-        let (_, catalog) = self.trust.open(&self.store)?;
+        let (_, catalog) = self.trust.open(&self.store, Clock::now())?;
         let trusted = &catalog.trusted;
         let roles = [
             (Role::Root, trusted.root.version, trusted.root.expires()),
@@ -183,7 +186,7 @@ impl Read {
 impl Verify {
     fn run(self, json: bool) -> Result<()> {
         let store = &self.read.store;
-        let (depot, catalog) = self.read.trust.open(store)?;
+        let (depot, catalog) = self.read.trust.open(store, Clock::now())?;
         let wrong = publish::examine(depot.as_ref(), &catalog, self.deep)?;
         if let Some(first) = wrong.first() {
             let more = if wrong.len() > 1 {
@@ -233,9 +236,10 @@ impl Prune {
     fn run(self, json: bool, progress: &Progress) -> Result<()> {
         let keep =
             Keep { newest: self.keep, yanked: !self.yanked, unused_seconds: self.unused_for };
-        let pruned = self
-            .sign
-            .publisher(&self.store, progress, |publisher| publisher.prune(keep, self.dry_run))?;
+        let pruned = match self.dry_run {
+            true => self.sign.planner(&self.store, progress, |p| p.prune(keep, true))?,
+            false => self.sign.publisher(&self.store, progress, |p| p.prune(keep, false))?,
+        };
         let bytes: u64 = pruned.files.iter().map(|file| file.size).sum();
         if json {
             let files: Vec<_> = pruned.files.iter().map(|file| &file.key).collect();
@@ -256,8 +260,9 @@ impl Prune {
 
 impl Refresh {
     fn run(self, json: bool, progress: &Progress) -> Result<()> {
-        let catalog =
-            self.sign.publisher(&self.store, progress, |publisher| publisher.refresh())?;
+        let catalog = self.sign.publisher(&self.store, progress, |publisher| {
+            if self.repair { publisher.repair() } else { publisher.refresh() }
+        })?;
         let timestamp = &catalog.trusted.timestamp;
         let (version, until) = (timestamp.version, time::to_text(timestamp.expires()));
         if json {

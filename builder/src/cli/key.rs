@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Subcommand;
-use imgrun::tuf::{Role, time};
+use imgrun::tuf::{Clock, Role, time};
 use imgrun::{Progress, Result};
 
 use super::passphrase;
@@ -113,7 +113,7 @@ impl List {
     fn run(self, json: bool) -> Result<()> {
         let keys = self.keys.load()?;
         let root = match &self.store {
-            Some(store) => Some(self.trust.open(store)?.1.trusted.root),
+            Some(store) => Some(self.trust.open(store, Clock::Ignored)?.1.trusted.root),
             None => None,
         };
         let roles = |public: &imgrun::tuf::PublicKey| -> Vec<&str> {
@@ -169,7 +169,7 @@ fn said(version: u64, json: bool) {
 
 impl Rotate {
     fn run(self, json: bool, progress: &Progress) -> Result<()> {
-        let root = self.sign.trust.open(&self.store)?.1.trusted.root;
+        let root = self.sign.trust.open(&self.store, Clock::Ignored)?.1.trusted.root;
         let keys = self.sign.keys.load()?;
         let old = self.old.as_deref().map(|name| super::place::key(&keys, &root, name));
         let new = self.new.as_deref().map(|name| keys.find(name).map(|k| k.public.clone()));
@@ -184,7 +184,7 @@ impl Rotate {
 
 impl Expire {
     fn run(self, json: bool, progress: &Progress) -> Result<()> {
-        let root = self.sign.trust.open(&self.store)?.1.trusted.root;
+        let root = self.sign.trust.open(&self.store, Clock::Ignored)?.1.trusted.root;
         let key = super::place::key(&self.sign.keys.load()?, &root, &self.key)?;
         let expire = |publisher: &imgtool::publish::Publisher<'_>| publisher.expire(&key);
         let version = self.sign.publisher(&self.store, progress, expire)?;

@@ -91,16 +91,29 @@ impl Trust {
         Ok(memory)
     }
 
-    /// The catalog at `store`, verified.
-    pub(crate) fn open(&self, store: &str) -> Result<(Box<dyn Depot>, Catalog)> {
+    /// The catalog at `store`, verified; out of date only where `clock` says so.
+    pub(crate) fn open(&self, store: &str, clock: Clock) -> Result<(Box<dyn Depot>, Catalog)> {
         let depot = depot::open_to_read(store)?;
         let memory = self.memory(depot.as_ref())?;
-        let catalog = Catalog::open(depot.as_ref(), &memory, Clock::now())?;
+        let catalog = Catalog::open(depot.as_ref(), &memory, clock)?;
         Ok((depot, catalog))
     }
 }
 
 impl Sign {
+    /// Lets `work` look at `store`, and write nothing.
+    pub(crate) fn planner<T>(
+        &self,
+        store: &str,
+        progress: &Progress,
+        work: impl FnOnce(&Publisher<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let depot = depot::open(store)?;
+        let memory = self.trust.memory(depot.as_ref())?;
+        let keys = self.keys.load()?;
+        work(&Publisher::new(depot.as_ref(), &memory, &keys, &passphrase::ask, progress))
+    }
+
     /// Lets `work` publish to `store`.
     pub(crate) fn publisher<T>(
         &self,
@@ -119,7 +132,7 @@ impl Sign {
     /// that it is right is remembered.
     fn check(&self, depot: &dyn Writable, memory: &Memory, progress: &Progress) -> Result<()> {
         let mark = memory.dir().join(PROBED);
-        if self.single_writer || depot.is_known_to_be_exclusive() || mark.exists() {
+        if self.single_writer || depot.exclusive() == Some(true) || mark.exists() {
             return Ok(());
         }
         let title = depot.title();

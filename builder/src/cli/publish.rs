@@ -71,14 +71,14 @@ impl PublishOptions {
             drafts.push(draft);
         }
         let options = Options { untested: self.untested };
-        let (items, version) = self.sign.publisher(store, progress, |publisher| {
-            let items = publisher.plan(drafts, options)?;
-            if self.dry_run {
-                return Ok((items, None));
-            }
-            let report = publisher.publish(items)?;
-            Ok((report.items, Some(report.version)))
-        })?;
+        let (items, version) = if self.dry_run {
+            (self.sign.planner(store, progress, |planner| planner.plan(drafts, options))?, None)
+        } else {
+            let report = self.sign.publisher(store, progress, |publisher| {
+                publisher.publish(publisher.plan(drafts, options)?)
+            })?;
+            (report.items, Some(report.version))
+        };
         if json {
             let bundles: Vec<_> = items.iter().map(line).collect();
             super::print(serde_json::json!({

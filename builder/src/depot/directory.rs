@@ -138,7 +138,7 @@ impl Writable for Directory {
         }
     }
 
-    fn is_known_to_be_exclusive(&self) -> bool {
-        true
+    fn exclusive(&self) -> Option<bool> {
+        Some(true)
     }
 }

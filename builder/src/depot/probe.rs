@@ -24,8 +24,10 @@ const WRITERS: usize = 12;
 /// # Errors
 /// Where it can not be reached. A broken promise is [`Verdict`], no error.
 pub fn probe(depot: &dyn Writable) -> Result<Verdict> {
-    if depot.is_known_to_be_exclusive() {
-        return Ok(Verdict::Exclusive);
+    match depot.exclusive() {
+        Some(true) => return Ok(Verdict::Exclusive),
+        Some(false) => return Ok(Verdict::Broken("it can only overwrite".to_string())),
+        None => {}
     }
     let mut keys = Vec::new();
     let verdict = try_all(depot, &mut keys);

@@ -11,6 +11,7 @@
 //! helper        log-ins that a program keeps           retry       when to try again
 //! session       requests, tokens, what answers mean    route       mirrors first, then the host
 //! download      one blob into the cache                last        what a tag was when last asked
+//! repository    writing: blobs, manifests, tags
 //! ```
 //!
 //! The requests are asynchronous on a runtime of their own within the calling thread; callers see
@@ -21,6 +22,7 @@ mod credentials;
 mod download;
 mod helper;
 mod last;
+mod repository;
 mod retry;
 mod route;
 mod session;
@@ -50,6 +52,7 @@ use route::Route;
 use session::Session;
 
 pub use credentials::Credentials;
+pub(crate) use repository::{Blob, Repository};
 
 /// Blobs that are fetched at once.
 const DOWNLOADS_MAX: usize = 4;

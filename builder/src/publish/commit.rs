@@ -209,7 +209,22 @@ impl Publisher<'_> {
             self.renew(Role::Snapshot)?;
         }
         self.renew(Role::Timestamp)?;
+        if due(Role::Root, Some(heads.root.expires.0)) {
+            self.renew_root(&heads.root)?;
+        }
         Catalog::open(self.depot, self.memory, Clock::now())
+    }
+
+    /// The same where `timestamp.json` is damaged or gone: goes on from what this host has seen last.
+    ///
+    /// # Errors
+    /// As [`Publisher::refresh`], and where this host has not seen the catalog whole.
+    pub fn repair(&self) -> Result<Catalog> {
+        self.repairing.set(true);
+        let advanced = self.advance();
+        self.repairing.set(false);
+        advanced?;
+        self.refresh()
     }
 
     /// Signs `role`'s newest file anew, unless somebody else does at the same time. Where keys are

@@ -8,7 +8,7 @@ use imgrun::tuf::{
 };
 
 use super::Publisher;
-use crate::{Error, Result};
+use crate::{Class, Error, Result};
 
 /// Numbers that are looked at beyond those that the timestamp names.
 const AHEAD_MAX: u64 = 100_000;
@@ -50,7 +50,14 @@ impl Publisher<'_> {
             });
         }
         let fetch = |name: &str, max: u64| self.depot.get(&format!("{METADATA}/{name}"), max);
-        let now = refresh(self.memory, &fetch, Clock::Ignored);
+        let now = match refresh(self.memory, &fetch, Clock::Ignored) {
+            // What this host has seen last was verified; the numbers go on from there.
+            Err(e) if self.repairing.get() && e.class() == Class::Trust => {
+                let state = self.memory.load()?.ok_or_else(no_root)?;
+                remembered(state).ok_or(e)
+            }
+            now => now,
+        };
         let Trusted { root, timestamp, snapshot, targets, files } =
             now.map_err(|e| e.within(self.depot.title()))?;
         Ok(Heads {
@@ -100,4 +107,13 @@ pub(super) fn root(state: &State) -> Result<Root> {
 pub(super) fn no_root() -> Error {
     Error::trust("no root of trust is known for this catalog")
         .hint("name it: --root FILE, or make a catalog: imgtool catalog init")
+}
+
+/// A whole catalog as it was seen last.
+fn remembered(state: State) -> Option<Trusted> {
+    let root = root(&state).ok()?;
+    let timestamp = open(&root, state.timestamp.as_ref()?.as_bytes(), "timestamp.json").ok()?;
+    let snapshot = open(&root, state.snapshot.as_ref()?.as_bytes(), "snapshot.json").ok()?;
+    let targets = open(&root, state.targets.as_ref()?.as_bytes(), "targets.json").ok()?;
+    Some(Trusted { root, timestamp, snapshot, targets, files: state })
 }

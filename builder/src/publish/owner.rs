@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use imgrun::catalog::{Catalog, metadata_key};
-use imgrun::tuf::{Clock, Envelope, PublicKey, Role, RoleKeys, Root, Signed, Time, time};
+use imgrun::tuf::{Clock, Envelope, PublicKey, Role, RoleKeys, Root, Signed, Time};
 
 use super::Publisher;
-use super::head::{no_root, root};
 use crate::depot::{Body, Put};
 use crate::{Error, Result};
 
@@ -40,6 +39,7 @@ impl Owners {
             keys: BTreeMap::new(),
             roles: BTreeMap::new(),
             lifetimes: self.lifetimes.clone(),
+            numbered_timestamps: true,
         };
         for (role, (keys, threshold)) in &self.roles {
             root.keys.extend(keys.iter().map(|key| (key.id(), key.clone())));
@@ -167,14 +167,29 @@ impl Publisher<'_> {
         if new == old {
             return Ok(old.version);
         }
+        self.put_root(&old, new)
+    }
+
+    /// Signs the root anew as it is; where its keys are not at hand, that is said.
+    pub(super) fn renew_root(&self, root: &Root) -> Result<()> {
+        match self.signers(root, Role::Root) {
+            Ok(_) => self.put_root(root, root.clone()).map(drop),
+            Err(error) => {
+                self.progress.note(format!("the root needs to be signed anew soon: {error}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn put_root(&self, old: &Root, mut new: Root) -> Result<u64> {
         new.version = old.version + 1;
         new.expires = self.expires(&new, Role::Root);
         let used: BTreeSet<_> = new.roles.values().flat_map(|r| r.keyids.clone()).collect();
         new.keys.retain(|id, _| used.contains(id));
         check(&new)?;
-        let bytes = self.sign_root(&[&old, &new], &new)?;
+        let bytes = self.sign_root(&[old, &new], &new)?;
         self.bridge.replace(Some(new.clone()));
-        let bridged = self.sign_anew(&old, &new);
+        let bridged = self.sign_anew(old, &new);
         self.bridge.replace(None);
         bridged?;
         let key = metadata_key(Role::Root, new.version);
@@ -195,15 +210,6 @@ impl Publisher<'_> {
             }
         }
         Ok(())
-    }
-
-    /// When the remembered root stops being believed, in seconds from now; negative afterwards.
-    ///
-    /// # Errors
-    /// Where no root is remembered.
-    pub fn root_expires_in(&self) -> Result<i64> {
-        let root = root(&self.memory.load()?.ok_or_else(no_root)?)?;
-        Ok(root.expires.0 as i64 - time::now() as i64)
     }
 }
 

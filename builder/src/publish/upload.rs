@@ -102,6 +102,7 @@ impl Publisher<'_> {
                 self.upload(&item.draft)?;
             }
         }
+        self.depot.announce(&catalog.entries, &entries)?;
         let version = catalog.trusted.targets.version;
         stage.finish(format!("version {version}"));
         Ok(Report { items, version })
@@ -162,7 +163,9 @@ impl Publisher<'_> {
             }
             Ok((next != *targets).then_some(next))
         })?;
-        Ok(catalog.entries.into_iter().filter(|e| matches(e)).collect())
+        let yanked: Vec<_> = catalog.entries.iter().filter(|e| matches(e)).cloned().collect();
+        self.depot.announce(&catalog.entries, &yanked)?;
+        Ok(yanked)
     }
 }
 

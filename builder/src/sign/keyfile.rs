@@ -95,7 +95,7 @@ fn to_pem(key: &SigningKey, passphrase: &str) -> Result<String> {
     let info = PrivateKeyInfoRef::try_from(plain.as_ref()).map_err(broken)?;
     let pem = if passphrase.is_empty() {
         let document = SecretDocument::encode_msg(&info);
-        document.and_then(|d| Ok(d.to_pem(PLAIN, LineEnding::LF)?))
+        document.and_then(|d| d.to_pem(PLAIN, LineEnding::LF))
     } else {
         let document = info.encrypt(passphrase.as_bytes()).map_err(broken)?;
         document.to_pem(ENCRYPTED, LineEnding::LF)

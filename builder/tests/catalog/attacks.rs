@@ -117,7 +117,7 @@ fn tampered_blob_and_tampered_manifest() {
     let catalog = repository.read().unwrap();
     let path = repository.world.path("store").join(catalog.entries[0].key());
     let honest = fs::read(&path).unwrap();
-    assert_eq!(examine(&repository.depot, &catalog, true).unwrap(), [String::new(); 0]);
+    assert!(examine(&repository.depot, &catalog, true).unwrap().is_empty());
     let mut flipped = honest.clone();
     flipped[honest.len() / 2] ^= 1;
     // Another manifest in the same bundle.

@@ -6,7 +6,9 @@ use std::sync::Barrier;
 use imgrun::depot::{Depot, Http};
 use imgrun::{Class, Progress, Unit};
 use imgtool::depot::probe::{Verdict, probe};
-use imgtool::depot::{self, Body, Bucket, Login, Put, Writable};
+use imgtool::depot::{self, Artifacts, Body, Bucket, Login, Put, Writable};
+
+use imgtool::oci::Access;
 
 use crate::servers::{LOGIN, Server};
 use crate::world::{World, finish};
@@ -156,4 +158,42 @@ fn a_bucket_that_overwrites_is_refused_unless_there_is_one_writer() {
     imgtool(&publish).fails(6, "--single-writer");
     imgtool(&[&publish[..], &["--single-writer"]].concat()).ok();
     imgtool(&["catalog", "verify", &store, "--deep"]).ok();
+}
+
+#[test]
+fn a_registry_keeps_the_contract_but_for_one_writer() {
+    let world = World::new();
+    let server = Server::registry(&world.path("registry"));
+    let address = format!("oci://127.0.0.1:{}/images", server.port);
+    let depot = Artifacts::open(&address, &Access::default()).unwrap();
+    writes(&world, &depot, false);
+    assert!(matches!(probe(&depot).unwrap(), Verdict::Broken(_)));
+}
+
+/// An upload that was cut goes on: it is completed, and no second one is begun. (Parts that are there
+/// are sent again here: moto's list of parts is not as S3's, and the SDK does not read it.)
+#[test]
+fn a_cut_upload_goes_on_and_an_abandoned_one_is_swept() {
+    let (world, server) = (World::new(), Server::moto());
+    server.make_bucket("images");
+    let depot = bucket(&server);
+    let path = world.path("big");
+    let size = 40 << 20;
+    fs::write(&path, vec![b'r'; size]).unwrap();
+    let begin = |key: &str| {
+        server.python(
+            "s3.upload_part(Bucket='images', Key=sys.argv[2], PartNumber=1, Body=b'w' * (16 << 20), \
+             UploadId=s3.create_multipart_upload(Bucket='images', Key=sys.argv[2])['UploadId'])",
+            &format!("catalog/{key}"),
+        );
+    };
+    begin("targets/cut");
+    begin("targets/abandoned");
+    let stage = Progress::silent().stage("big", Unit::Bytes, None);
+    let body = Body::File { path: &path, size: size as u64, stage: &stage };
+    assert_eq!(depot.put_new("targets/cut", body).unwrap(), Put::Created);
+    let there = read(&depot, "targets/cut", 0..size as u64).unwrap();
+    assert!(there == vec![b'r'; size]);
+    assert_eq!(depot.sweep(0).unwrap(), 1, "the abandoned one only");
+    assert_eq!(depot.sweep(0).unwrap(), 0);
 }

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod contract;
+mod judges;
 mod kills;
 mod races;
 mod servers;

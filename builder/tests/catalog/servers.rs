@@ -70,17 +70,39 @@ impl Server {
         Self::start(port, &mut command)
     }
 
+    /// Debian's registry, over `dir`.
+    pub(crate) fn registry(dir: &Path) -> Self {
+        let port = free_port();
+        fs::create_dir_all(dir).unwrap();
+        let config = dir.join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  delete:\n    enabled: true\n  \
+             filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+            dir.display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new("docker-registry");
+        Self::start(port, command.arg("serve").arg(&config))
+    }
+
     /// A bucket's address there.
     pub(crate) fn bucket(&self, bucket: &str) -> String {
         format!("s3://{bucket}/catalog?endpoint=http://127.0.0.1:{}&region=us-east-1", self.port)
     }
 
-    /// Makes a bucket, by boto3.
+    /// Makes a bucket.
     pub(crate) fn make_bucket(&self, name: &str) {
-        let script = "import boto3, sys\nboto3.client('s3', endpoint_url=sys.argv[1], \
-                      region_name='us-east-1').create_bucket(Bucket=sys.argv[2])";
+        self.python("s3.create_bucket(Bucket=sys.argv[2])", name);
+    }
+
+    /// Another client's call: boto3's, with `argument` as `sys.argv[2]`.
+    pub(crate) fn python(&self, call: &str, argument: &str) {
+        let script = format!(
+            "import boto3, sys\ns3 = boto3.client('s3', endpoint_url=sys.argv[1], \
+             region_name='us-east-1')\n{call}"
+        );
         let mut command = Command::new(judges().join("python/bin/python"));
-        command.args(["-c", script, &format!("http://127.0.0.1:{}", self.port), name]);
+        command.args(["-c", &script, &format!("http://127.0.0.1:{}", self.port), argument]);
         let output = command.envs(LOGIN).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

@@ -153,3 +153,33 @@ fn wrong_uses_say_what_is_wrong() {
     let web = ["publish", kernel, "--to", "http://127.0.0.1:1/", "--untested"];
     world.imgtool(web).fails(2, "can only be read");
 }
+
+#[test]
+fn what_ran_out_or_broke_can_be_mended() {
+    let world = World::new();
+    let store = world.store("s");
+    world.imgtool(["key", "new", "me", "--no-passphrase"]).ok();
+    let init = ["catalog", "init", &store, "--key", "me", "--lifetime", "root=3s"];
+    world.imgtool(init.iter().chain(&["--lifetime", "timestamp=3s"])).ok();
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    world.imgtool(["catalog", "verify", &store]).fails(4, "root metadata expired at");
+    let refreshed = world.imgtool(["catalog", "refresh", &store, "--json"]).ok().json();
+    assert_eq!(refreshed["timestamp"], 3, "before and after the root");
+
+    let store = world.store("t");
+    world.imgtool(["catalog", "init", &store, "--key", "me"]).ok();
+    let kernel = world.kernel("linux", "6.1");
+    let publish = ["publish", kernel.to_str().unwrap(), "--to", &store, "--untested"];
+    let timestamp = world.path("t/metadata/timestamp.json");
+    for damaged in [Some("{}"), None] {
+        match damaged {
+            Some(text) => fs::write(&timestamp, text).unwrap(),
+            None => fs::remove_file(&timestamp).unwrap(),
+        }
+        world.imgtool(publish).fails(4, "timestamp.json");
+        world.imgtool(["catalog", "refresh", &store]).fails(4, "timestamp.json");
+        world.imgtool(["catalog", "refresh", &store, "--repair"]).ok();
+        world.imgtool(["catalog", "verify", &store]).ok();
+    }
+    world.imgtool(publish).ok();
+}

@@ -13,8 +13,8 @@ use crate::{Error, Result};
 const ROOT_UPDATES_MAX: u64 = 256;
 /// How many numbered timestamps are looked at where `timestamp.json` lags behind.
 const TIMESTAMPS_AHEAD_MAX: u64 = 64;
-/// No clock of ours is right before this: 2026-01-01. A machine without a battery says 1970.
-const NOW_MIN: u64 = 1_767_225_600;
+/// No clock of ours is right before this: 2020-01-01. A machine without a battery says 1970.
+const NOW_MIN: u64 = 1_577_836_800;
 
 /// Gets one metadata file by name: at most so many bytes, `None` where it is not there.
 pub type Fetch<'a> = dyn Fn(&str, u64) -> Result<Option<Vec<u8>>> + 'a;
@@ -198,7 +198,8 @@ impl Session<'_> {
     /// they have not, somebody wants us to go back.
     fn ahead(&self, root: &Root, known: &Timestamp) -> Result<(Timestamp, Vec<u8>)> {
         let mut found = None;
-        for version in known.version..known.version.saturating_add(TIMESTAMPS_AHEAD_MAX) {
+        let ahead = if root.numbered_timestamps { TIMESTAMPS_AHEAD_MAX } else { 0 };
+        for version in known.version..known.version.saturating_add(ahead) {
             let name = Role::Timestamp.file(version);
             let Some(bytes) = (self.fetch)(&name, Role::Timestamp.bytes_max())? else { break };
             let timestamp: Timestamp = open(root, &bytes, &name)?;

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use aws_lc_rs::digest;
 use bundle::Digest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::key::{Envelope, KeyId, PublicKey};
+use super::key::{Envelope, KeyId, PublicKey, to_hex};
 use super::time;
 use crate::{Error, Result};
 
@@ -177,6 +178,13 @@ pub struct Root {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub lifetimes: BTreeMap<Role, u64>,
+    /// Whether timestamps are also kept under their numbers, as ours are.
+    #[serde(
+        rename = "x-imgtool-numbered-timestamps",
+        default,
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub numbered_timestamps: bool,
 }
 
 /// The keys of a role.
@@ -263,12 +271,27 @@ impl MetaFile {
         if self.length.is_some_and(|length| length != bytes.len() as u64) {
             return Err(Error::trust(format!("{what}: it has another size than was signed")));
         }
-        match self.hashes.as_ref().map(|hashes| hashes.get("sha256")) {
-            None => Ok(()),
-            Some(Some(hex)) if *hex == Digest::of(bytes).hex() => Ok(()),
-            Some(_) => Err(Error::trust(format!("{what}: it has another digest than was signed"))),
+        match &self.hashes {
+            Some(hashes) if !match_hashes(hashes, bytes) => {
+                Err(Error::trust(format!("{what}: it has another digest than was signed")))
+            }
+            _ => Ok(()),
         }
     }
+}
+
+/// Whether `bytes` have all those of `hashes` that we know, and we know one.
+fn match_hashes(hashes: &BTreeMap<String, String>, bytes: &[u8]) -> bool {
+    let known = hashes.iter().filter_map(|(name, hex)| {
+        let algorithm = match name.as_str() {
+            "sha256" => &digest::SHA256,
+            "sha512" => &digest::SHA512,
+            _ => return None,
+        };
+        Some(to_hex(digest::digest(algorithm, bytes).as_ref()) == *hex)
+    });
+    let known: Vec<bool> = known.collect();
+    !known.is_empty() && known.iter().all(|right| *right)
 }
 
 /// Which metadata belong together.
@@ -320,6 +343,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// Whether `bytes` are the file.
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        bytes.len() as u64 == self.length && match_hashes(&self.hashes, bytes)
+    }
+
     /// Its SHA-256, where it is listed.
     pub fn digest(&self) -> Option<Digest> {
         format!("sha256:{}", self.hashes.get("sha256")?).parse().ok()

@@ -7,6 +7,7 @@
 //! next try. [`Bucket::abort_old`] removes what nobody came back for.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -126,9 +127,8 @@ impl Upload<'_> {
             let n = i32::try_from(number).map_err(|_| Error::bug("too many parts"))?;
             let from = (number - 1) * part;
             let bytes = part.min(self.size - from);
-            if !there.contains_key(&n) {
-                let etag = self.part(id, n, from, bytes).await?;
-                there.insert(n, etag);
+            if let Entry::Vacant(missing) = there.entry(n) {
+                missing.insert(self.part(id, n, from, bytes).await?);
             }
             self.stage.add(bytes);
         }

@@ -140,21 +140,38 @@ impl Session {
         accept: &str,
         from: u64,
     ) -> Result<Response, Failure> {
-        let url = format!("{}/{path}", self.base);
-        let mut request = self.client.get(&url).header(ACCEPT, accept);
-        if from > 0 {
-            request = request.header(RANGE, format!("bytes={from}-"));
-        }
-        let again = request.try_clone();
+        let url = self.url(path);
+        let request = || {
+            let request = self.client.get(&url).header(ACCEPT, accept);
+            if from > 0 { request.header(RANGE, format!("bytes={from}-")) } else { request }
+        };
+        accept_status(self.exchange(|_| Ok(request())).await?).await
+    }
+
+    /// The address of `path` within the repository.
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}/{path}", self.base)
+    }
+
+    /// Whether `url` is this registry's own, to which a log-in may be sent.
+    pub(super) fn is_own(&self, url: &Url) -> bool {
+        Url::parse(&self.base).is_ok_and(|base| base.origin() == url.origin())
+    }
+
+    /// Sends what `request` makes, and says who we are where that is wanted; `request` is called
+    /// again then. The answer may have any status but "not logged in".
+    pub(super) async fn exchange(
+        &self,
+        request: impl Fn(&Client) -> Result<RequestBuilder>,
+    ) -> Result<Response, Failure> {
         let known = self.known_authorization();
-        let response = send(with_authorization(request, known)).await?;
+        let response = send(with_authorization(request(&self.client)?, known)).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
-            return accept_status(response).await;
+            return Ok(response);
         }
         let authorization = self.authorize(&response).await?;
         *self.authorization.lock().unwrap_or_else(|p| p.into_inner()) = Some(authorization.clone());
-        let again = again.ok_or_else(|| Error::bug(format!("{url}: can not be asked twice")))?;
-        accept_status(send(with_authorization(again, Some(authorization))).await?).await
+        send(with_authorization(request(&self.client)?, Some(authorization))).await
     }
 
     fn known_authorization(&self) -> Option<HeaderValue> {
@@ -279,7 +296,7 @@ fn secret(text: &str) -> Result<HeaderValue> {
     Ok(value)
 }
 
-async fn send(request: RequestBuilder) -> Result<Response, Failure> {
+pub(super) async fn send(request: RequestBuilder) -> Result<Response, Failure> {
     request.send().await.map_err(|e| {
         let (unreached, lasting) = (e.is_connect(), e.is_redirect() || e.is_builder());
         let error = broken(e);
@@ -304,7 +321,7 @@ pub(super) fn broken(error: reqwest::Error) -> Error {
 }
 
 /// The answer again, if it is one that we asked for.
-async fn accept_status(response: Response) -> Result<Response, Failure> {
+pub(super) async fn accept_status(response: Response) -> Result<Response, Failure> {
     let (status, url) = (response.status(), response.url().clone());
     if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
         return Ok(response);

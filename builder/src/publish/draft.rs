@@ -1,16 +1,19 @@
 //! A packed file that could be published.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use bundle::{Digest, HashingReader, MANIFEST_BYTES_MAX, Manifest};
+use bundle::{Digest, Form, HashingReader, Manifest, Outline, TestResult};
 use imgrun::catalog::{About, Entry};
 use imgrun::interrupt;
 use imgrun::tuf::time;
-use serde::Deserialize;
 
 use crate::{Error, Result};
+
+/// Threads that check a bundle: each holds a frame, at most 8 MiB.
+const THREADS_MAX: usize = 8;
 
 /// A bundle that was read to its end and is whole: its contents have the digests that its manifest
 /// promises.
@@ -20,13 +23,6 @@ pub struct Draft {
     pub file: PathBuf,
     /// How the catalog would list it.
     pub entry: Entry,
-}
-
-/// What we look at beyond [`Manifest`].
-#[derive(Deserialize)]
-struct Tested {
-    #[serde(default)]
-    tests: Option<serde_json::Value>,
 }
 
 impl Draft {
@@ -40,35 +36,32 @@ impl Draft {
         if !packed.metadata().is_ok_and(|m| m.is_file()) {
             return Err(Error::input(format!("{}: not a regular file", file.display())));
         }
-        let mut contents = bundle::unpack(HashingReader::new(packed)).map_err(about)?;
-        while contents.upcoming().is_some() {
-            interrupt::check()?;
-            contents.copy_next(&mut io::sink()).map_err(about)?;
-        }
-        let (manifest, mut reader) = contents.finish().map_err(about)?;
+        let outline = Outline::open(&mut &packed).map_err(about)?;
+        check(&outline, &packed).map_err(|e| e.within(file.display()))?;
+        let mut reader = HashingReader::new(&packed);
+        (&packed).rewind().map_err(|e| Error::io(file.display(), e))?;
         io::copy(&mut reader, &mut io::sink()).map_err(|e| Error::io(file.display(), e))?;
         let (digest, size) = reader.finish();
-        let json = manifest_bytes(file)?;
-        let entry = entry(&manifest, &json, digest, size);
+        let entry = entry(outline.manifest(), outline.json(), digest, size);
         Ok(Draft { file: file.to_path_buf(), entry })
     }
 }
 
-/// `manifest.json` as it is in the file: with the fields that this program does not know.
-fn manifest_bytes(file: &Path) -> Result<Vec<u8>> {
-    let about = |e| Error::io(file.display(), e);
-    let decoder = zstd::Decoder::new(File::open(file).map_err(about)?).map_err(about)?;
-    let mut archive = tar::Archive::new(decoder);
-    let first = archive.entries().map_err(about)?.next();
-    let gone = || Error::input(format!("{}: it has no manifest", file.display()));
-    let mut json = Vec::new();
-    let entry = first.ok_or_else(gone)?.map_err(about)?;
-    entry.take(MANIFEST_BYTES_MAX).read_to_end(&mut json).map_err(about)?;
-    Ok(json)
+/// Decompresses and checks every frame.
+fn check(outline: &Outline, packed: &File) -> Result<()> {
+    let fetch = |index: usize, _: Form, buffer: &mut Vec<u8>| {
+        interrupt::check()?;
+        let piece = &outline.pieces()[index];
+        buffer.resize(piece.frame.packed_bytes() as usize, 0);
+        packed.read_exact_at(buffer, piece.packed_at).map_err(|e| Error::io("read", e))?;
+        Ok(Form::Packed)
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    outline.assemble(threads.min(THREADS_MAX), fetch, |_, _| Ok::<(), Error>(()))
 }
 
 fn entry(manifest: &Manifest, json: &[u8], digest: Digest, size: u64) -> Entry {
-    let tests = serde_json::from_slice::<Tested>(json).ok().and_then(|t| t.tests);
+    let tested = |test: &TestResult| test.checks.iter().all(|check| check.passed);
     Entry {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
@@ -79,7 +72,7 @@ fn entry(manifest: &Manifest, json: &[u8], digest: Digest, size: u64) -> Entry {
             kind: manifest.kind,
             manifest: Digest::of(json),
             kernel: manifest.kernel.clone(),
-            tested: tests.is_some_and(|tests| tests["passed"] == true),
+            tested: manifest.test.as_ref().is_some_and(tested),
             published: time::to_text(time::now()),
             yanked: None,
         },

@@ -373,8 +373,8 @@ fn another_names_bundle_under_this_name() {
     next.targets.insert(lie.path(), lie.to_target());
     assert!(entries(&next).unwrap().contains(&lie));
     let manifest = |name: &str, version: &str| {
-        let file = fs::File::open(repository.world.kernel(name, version)).unwrap();
-        bundle::unpack(file).unwrap().manifest().clone()
+        let mut file = fs::File::open(repository.world.kernel(name, version)).unwrap();
+        bundle::Manifest::of_packed(&mut file).unwrap()
     };
     let error = lie.check(&manifest("evil", "1")).unwrap_err();
     assert!(

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use bundle::{Digest, Manifest};
+use bundle::{Blob, Content, Digest, Manifest, Packing};
 use imgrun::Progress;
 use imgrun::catalog::Catalog;
 use imgrun::depot::Directory;
@@ -109,45 +109,42 @@ impl World {
     }
 
     pub(crate) fn kernel_for(&self, name: &str, version: &str, arch: &str) -> PathBuf {
-        let contents = ["vmlinux", "config", "build.json"]
-            .map(|file| format!("{file} of {name} {version} {arch}\n"));
-        let files: Vec<Value> = ["vmlinux", "config", "build.json"]
-            .iter()
-            .zip(&contents)
-            .map(|(file, text)| {
-                json!({ "name": file, "digest": Digest::of(text), "size": text.len() })
-            })
-            .collect();
         let manifest = json!({
             "schema": bundle::SCHEMA, "kind": "kernel", "name": name, "version": version,
-            "arch": arch, "files": files, "sources": [], "recipe": Digest::of(name),
-            "tool": "tests",
+            "arch": arch, "files": [], "frames": Blob::of([]), "sources": [],
+            "recipe": Digest::of(name), "tool": "tests",
         });
-        self.pack(&manifest, &contents)
+        let kernel = if arch == "aarch64" { "Image" } else { "vmlinux" };
+        self.pack(manifest, &[kernel, "config", "build.json"])
     }
 
     /// An image's, for the kernel in `kernel`.
     pub(crate) fn image(&self, name: &str, version: &str, kernel: &Path) -> PathBuf {
         let kernel = Draft::read(kernel).unwrap().entry;
-        let text = format!("rootfs of {name} {version}\n");
-        let file =
-            json!({ "name": "rootfs.ext4", "digest": Digest::of(&text), "size": text.len() });
         let manifest = json!({
             "schema": bundle::SCHEMA, "kind": "image", "name": name, "version": version,
-            "arch": "x86_64", "files": [file], "sources": [], "recipe": Digest::of(name),
-            "tool": "tests", "boot": { "init": "agent" },
+            "arch": "x86_64", "files": [], "frames": Blob::of([]), "sources": [],
+            "recipe": Digest::of(name), "tool": "tests", "boot": { "init": "agent" },
             "kernel": { "name": kernel.name, "version": kernel.version, "digest": kernel.digest },
         });
-        self.pack(&manifest, &[text])
+        self.pack(manifest, &["rootfs.ext4", "sbom.spdx.json"])
     }
 
-    fn pack(&self, manifest: &Value, contents: &[String]) -> PathBuf {
-        let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
+    fn pack(&self, manifest: Value, files: &[&str]) -> PathBuf {
+        let manifest: Manifest = serde_json::from_value(manifest).unwrap();
         fs::create_dir_all(self.path("bundles")).unwrap();
         let path = self.path("bundles").join(manifest.file_name());
         let file = fs::File::create(&path).unwrap();
-        let contents = contents.iter().map(String::as_bytes);
-        bundle::pack(&manifest, contents, file, 1, 1, |_| {}).unwrap();
+        let (name, version, arch) = (&manifest.name, &manifest.version, manifest.arch);
+        let texts: Vec<String> =
+            files.iter().map(|file| format!("{file} of {name} {version} {arch}\n")).collect();
+        let contents = files
+            .iter()
+            .zip(&texts)
+            .map(|(file, text)| Content::new(*file, text.as_bytes(), text.len() as u64));
+        let contents = contents.collect();
+        let packing = Packing { level: 1, average_bytes: 256 << 10, threads: 1 };
+        bundle::pack(manifest, contents, file, &packing, |_| {}).unwrap();
         path
     }
 }

@@ -2,7 +2,9 @@
 //! `tests/run` builds before.
 
 mod broken;
+mod containers;
 mod debian;
+mod micro;
 mod minimal;
 
 use std::path::PathBuf;

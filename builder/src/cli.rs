@@ -3,6 +3,7 @@
 mod access;
 mod build;
 mod cache;
+mod diff;
 mod flatten;
 mod inspect;
 mod kernel;
@@ -41,6 +42,7 @@ Exit codes: 0 done, 1 `inspect diff` found a difference, 2 usage, 3 wrong input,
 enum Verb {
     Build(build::Args),
     Cache(cache::Args),
+    Diff(diff::Args),
     Flatten(flatten::Args),
     Inspect(inspect::Args),
     Kernel(kernel::Args),
@@ -73,6 +75,7 @@ impl Cli {
         match self.verb {
             Verb::Build(args) => args.run(json, progress),
             Verb::Cache(args) => args.run(json, progress),
+            Verb::Diff(args) => args.run(json, progress),
             Verb::Flatten(args) => args.run(json, progress),
             Verb::Inspect(args) => return args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),

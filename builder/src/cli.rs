@@ -4,6 +4,7 @@ mod access;
 mod build;
 mod cache;
 mod catalog;
+mod diff;
 mod flatten;
 mod inspect;
 mod kernel;
@@ -48,6 +49,7 @@ enum Verb {
     Build(build::Args),
     Cache(cache::Args),
     Catalog(catalog::Args),
+    Diff(diff::Args),
     Flatten(flatten::Args),
     Inspect(inspect::Args),
     Kernel(kernel::Args),
@@ -83,6 +85,7 @@ impl Cli {
             Verb::Build(args) => args.run(json, progress),
             Verb::Cache(args) => args.run(json, progress),
             Verb::Catalog(args) => args.run(json, progress),
+            Verb::Diff(args) => args.run(json, progress),
             Verb::Flatten(args) => args.run(json, progress),
             Verb::Inspect(args) => return args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),

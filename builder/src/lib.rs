@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod cache;
+pub mod compare;
 pub mod date;
 pub mod depot;
 pub mod image;

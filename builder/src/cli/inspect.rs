@@ -13,6 +13,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use imgrun::{Progress, Result};
 
+pub(crate) use compare::{line, object};
+
 /// Look into an ext4 image, without root and without mounting it: a summary, or what a verb says.
 ///
 /// Reads what imgtool, mke2fs and the kernel write, and checks every checksum of metadata: damage to

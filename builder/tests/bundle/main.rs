@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use bundle::{Arch, Digest, Frame, Init, Outline, ROOTFS, Reference, SBOM};
 use imgrun::{Cancel, Progress, Store};
+use imgtool::compare::{Opened, compare, compare_files};
 use imgtool::image::Image;
 use imgtool::inject::Agent;
 use imgtool::pack::{Packed, pack};
@@ -192,4 +193,35 @@ fn the_next_version_shares_most_frames() {
         .sum();
     let share = fresh as f64 / second.packed_bytes() as f64;
     assert!(share < 0.2, "{fresh} of {} bytes are new", second.packed_bytes());
+}
+
+#[test]
+fn two_versions_are_compared() {
+    let world = World::new();
+    let first = world.pack("1");
+    let status = STATUS.replace("2.36-9+deb12u10", "2.36-9+deb12u11");
+    world.write("var/lib/dpkg/status", &format!("{status}\nPackage: jq\nVersion: 1.6\n"));
+    fs::remove_file(world.path("tree/lib/apk/db/installed")).unwrap();
+    let second = world.pack("2");
+    let open = |packed: &Packed| Opened::open(&packed.path).unwrap();
+    let (old, new) = (open(&first), open(&second));
+    let comparison = compare(&old, &new).unwrap();
+    let packages: Vec<String> =
+        comparison.packages.iter().map(|p| format!("{} {:?} {:?}", p.name, p.from, p.to)).collect();
+    let expected = [
+        "jq [] [\"1.6\"]",
+        "libc6 [\"2.36-9+deb12u10\"] [\"2.36-9+deb12u11\"]",
+        "musl [\"1.2.5-r0\"] []",
+    ];
+    assert_eq!(packages, expected);
+    assert_eq!(comparison.config, None);
+    assert!((1..second.bytes / 5).contains(&comparison.update_bytes), "{comparison:#?}");
+    let mut paths = Vec::new();
+    compare_files(&old, &new, &Progress::silent(), &mut |difference| {
+        paths.push(String::from_utf8(difference.path).unwrap());
+        Ok(true)
+    })
+    .unwrap();
+    assert!(paths.iter().any(|path| path.ends_with("lib/apk/db/installed")), "{paths:?}");
+    assert!(paths.iter().all(|path| !path.contains("share")), "{paths:?}");
 }

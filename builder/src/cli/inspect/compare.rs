@@ -58,7 +58,8 @@ fn parse_aspect(word: &str) -> Result<Aspect, String> {
     found.ok_or_else(|| format!("one of these is wanted: {}", known.join(", ")))
 }
 
-fn line(difference: &Difference) -> String {
+/// A difference for people.
+pub(crate) fn line(difference: &Difference) -> String {
     let path = escaped(&super::absolute(&difference.path));
     let kind = kind_text(difference.kind);
     match &difference.change {
@@ -73,7 +74,8 @@ fn line(difference: &Difference) -> String {
     }
 }
 
-fn object(difference: &Difference) -> Value {
+/// A difference for programs.
+pub(crate) fn object(difference: &Difference) -> Value {
     let mut object = Map::new();
     put_name(&mut object, "path", &super::absolute(&difference.path));
     object.insert("type".into(), kind_text(difference.kind).into());

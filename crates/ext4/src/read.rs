@@ -5,10 +5,10 @@
 //! against the image's. Where the file system has metadata checksums each one is checked; contents
 //! have none.
 //!
-//! Read are extent trees of any depth, linear and hashed directories, inline data, attributes
+//! Read are extent trees of any depth, maps of blocks, linear and hashed directories, inline data, attributes
 //! wherever they are, blocks of 1 to 64 KiB, inodes of 128 bytes and more, with and without
-//! `64bit`, `flex_bg` and `metadata_csum`. Refused by name are files mapped block by block (ext2,
-//! ext3), encrypted ones, `meta_bg`, and a journal that was not replayed.
+//! `64bit`, `flex_bg` and `metadata_csum`: ext2 and ext3, too. Refused by name are encrypted files,
+//! `meta_bg`, and a journal that was not replayed.
 //!
 //! ```
 //! # use ext4::{Kind, Meta, Node, Options, Tree, Writer};
@@ -35,6 +35,7 @@ mod directory;
 mod error;
 mod extents;
 mod get;
+mod indirect;
 mod inode;
 mod path;
 mod volume;
@@ -54,8 +55,10 @@ pub use walk::{Found, Walk};
 use crate::Xattr;
 use crate::crc32c::crc32c;
 use blocks::Blocks;
+use content::Map;
 use directory::Visit;
 use extents::Extents;
+use indirect::Indirect;
 use volume::Layout;
 
 const ROOT_INODE: u32 = 2;
@@ -278,18 +281,15 @@ impl<R: Read + Seek> Reader<R> {
             bytes.truncate(inode.size as usize);
             return Ok(Content::inline(&mut self.blocks, bytes));
         }
-        if inode.flags & inode::FLAG_EXTENTS == 0 {
-            // An empty one has no map, of either kind.
-            return match inode.size {
-                0 => Ok(Content::inline(&mut self.blocks, Vec::new())),
-                _ => Err(Error::unsupported(inode.number, "a map of blocks as of ext2 and ext3")),
-            };
-        }
-        if inode.size > FILE_BLOCKS_MAX * self.volume.block_bytes {
+        let block_bytes = self.volume.block_bytes;
+        if inode.size > FILE_BLOCKS_MAX * block_bytes {
             return Err(Error::inode(inode.number, "its size is more than a file can have"));
         }
-        let extents = Extents::new(inode, self.layout.seed)?;
-        Ok(Content::mapped(&mut self.blocks, inode.size, extents))
+        let map = match inode.flags & inode::FLAG_EXTENTS {
+            0 => Map::Indirect(Indirect::new(inode, block_bytes)),
+            _ => Map::Extents(Extents::new(inode, self.layout.seed)?),
+        };
+        Ok(Content::mapped(&mut self.blocks, inode.size, map))
     }
 
     /// Inline data that did not fit into the inode's own place for it.

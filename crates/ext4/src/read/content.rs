@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek};
 use super::blocks::Blocks;
 use super::error::{Error, Result};
 use super::extents::{Extent, Extents};
+use super::indirect::Indirect;
 
 /// A file's content, read from front to back. Holes read as zeros; [`Content::skip_hole`] saves
 /// looking at them.
@@ -21,7 +22,23 @@ enum Place {
     /// All of it, in the inode and its attributes.
     Inline(Vec<u8>),
     /// In blocks; the extent that ends behind the position, once it is known.
-    Blocks { extents: Extents, current: Option<Extent>, is_at_end: bool },
+    Blocks { map: Map, current: Option<Extent>, is_at_end: bool },
+}
+
+/// What says where a file's blocks are.
+#[derive(Debug)]
+pub(super) enum Map {
+    Extents(Extents),
+    Indirect(Indirect),
+}
+
+impl Map {
+    fn next<R: Read + Seek>(&mut self, blocks: &mut Blocks<R>) -> Result<Option<Extent>> {
+        match self {
+            Map::Extents(extents) => extents.next(blocks),
+            Map::Indirect(indirect) => indirect.next(blocks),
+        }
+    }
 }
 
 impl<'r, R: Read + Seek> Content<'r, R> {
@@ -30,8 +47,8 @@ impl<'r, R: Read + Seek> Content<'r, R> {
         Content { blocks, size, at: 0, place: Place::Inline(bytes) }
     }
 
-    pub(super) fn mapped(blocks: &'r mut Blocks<R>, size: u64, extents: Extents) -> Self {
-        let place = Place::Blocks { extents, current: None, is_at_end: false };
+    pub(super) fn mapped(blocks: &'r mut Blocks<R>, size: u64, map: Map) -> Self {
+        let place = Place::Blocks { map, current: None, is_at_end: false };
         Content { blocks, size, at: 0, place }
     }
 
@@ -107,12 +124,12 @@ impl<'r, R: Read + Seek> Content<'r, R> {
     fn stretch(&mut self) -> Result<(u64, Option<(u64, u64)>)> {
         let left = self.size - self.at.min(self.size);
         let block_bytes = self.blocks.block_bytes as u64;
-        let Place::Blocks { extents, current, is_at_end } = &mut self.place else {
+        let Place::Blocks { map, current, is_at_end } = &mut self.place else {
             return Ok((left, Some((0, 0))));
         };
         let end = |extent: &Extent| (extent.file_block + extent.blocks) * block_bytes;
         while left > 0 && !*is_at_end && current.is_none_or(|extent| end(&extent) <= self.at) {
-            let next = extents.next(self.blocks)?;
+            let next = map.next(self.blocks)?;
             *is_at_end = next.is_none();
             // What was reserved and never written to reads as zeros: as a hole.
             *current = next.filter(|extent| extent.is_written);

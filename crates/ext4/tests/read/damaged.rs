@@ -67,32 +67,38 @@ fn every_flipped_byte_is_seen_or_does_not_matter() {
 #[test]
 fn flipped_bytes_without_checksums() {
     let directory = tempfile::TempDir::new().unwrap();
-    std::fs::write(directory.path().join("f"), noise(5000)).unwrap();
+    std::fs::write(directory.path().join("f"), noise(20_000)).unwrap();
     for i in 0..20 {
         std::fs::create_dir(directory.path().join(i.to_string())).unwrap();
     }
     std::os::unix::fs::symlink("f", directory.path().join("l")).unwrap();
+    for features in ["inline_data", "^extents,^64bit"] {
+        let mut image = made_without_checksums(directory.path(), features);
+        read_all(Cursor::new(&image)).unwrap();
+        for at in 0..image.len() {
+            if image[at / 1024 * 1024..][..1024].iter().all(|&b| b == 0) {
+                continue;
+            }
+            for flip in [1 << (at % 8), 0xff] {
+                image[at] ^= flip;
+                let _ = read_all(Cursor::new(&image));
+                image[at] ^= flip;
+            }
+        }
+    }
+}
+
+fn made_without_checksums(directory: &std::path::Path, features: &str) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(256 << 10).unwrap();
+    let features = format!("^metadata_csum,^has_journal,^resize_inode,{features}");
     let status = std::process::Command::new("mke2fs")
-        .args(["-q", "-F", "-t", "ext4", "-b", "1024", "-N", "48"])
-        .args(["-O", "^metadata_csum,^has_journal,^resize_inode,inline_data", "-d"])
-        .args([directory.path(), file.path()])
+        .args(["-q", "-F", "-t", "ext4", "-b", "1024", "-N", "48", "-O", &features, "-d"])
+        .args([directory, file.path()])
         .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap()))
         .status();
     assert!(status.unwrap().success());
-    let mut image = std::fs::read(file.path()).unwrap();
-    read_all(Cursor::new(&image)).unwrap();
-    for at in 0..image.len() {
-        if image[at / 1024 * 1024..][..1024].iter().all(|&b| b == 0) {
-            continue;
-        }
-        for flip in [1 << (at % 8), 0xff] {
-            image[at] ^= flip;
-            let _ = read_all(Cursor::new(&image));
-            image[at] ^= flip;
-        }
-    }
+    std::fs::read(file.path()).unwrap()
 }
 
 #[test]

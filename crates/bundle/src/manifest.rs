@@ -310,7 +310,7 @@ mod tests {
 
     fn kernel(arch: Arch, files: &[&str]) -> Result<Manifest> {
         let digest = Digest::of(b"");
-        let file = |name: &&str| FileEntry { name: name.to_string(), digest, size: 0 };
+        let file = |name: &&str| FileEntry { name: name.to_string(), digest, size: 0, packed: 0 };
         let manifest = Manifest {
             schema: SCHEMA,
             kind: Kind::Kernel,
@@ -318,12 +318,16 @@ mod tests {
             version: "1".parse()?,
             arch,
             files: files.iter().map(file).collect(),
+            frames: Blob::of([]),
             boot: None,
             kernel: None,
             agent: None,
             sources: vec![],
             recipe: digest,
+            lock: None,
+            packages: vec![],
             tool: "test".into(),
+            test: None,
         };
         Manifest::parse(&manifest.to_json())
     }

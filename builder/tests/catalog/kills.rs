@@ -92,6 +92,7 @@ pub(crate) fn random_kills(world: &World, store: &str, kills: u64, env: &[(&str,
         command.env("IMGTOOL_STATE", world.path(name));
         command.env("IMGTOOL_ROOT", world.path("root.json")).envs(env.iter().copied());
         command.arg("-q").arg("publish").arg(bundle).args(["--to", store, "--untested"]);
+        command.stdout(std::process::Stdio::null());
         command
     };
     let began = Instant::now();

@@ -6,8 +6,8 @@
 
 What is measured, the same for every kernel:
 
-- QEMU's microvm under TCG: 1 processor, `-cpu max`, 256 MiB, and the command line that imgrun
-  gives to guests it emulates. An ELF kernel is started through its PVH entry.
+- QEMU's microvm under TCG: 1 processor, `-cpu max,-erms,-fsrm`, 256 MiB, and the command line that
+  imgrun gives to guests it emulates. An ELF kernel is started through its PVH entry.
 - The root is a 4 MiB ext4 disk on virtio-blk with one static program of 5 KiB as its init. A
   kernel that has no virtio drivers built in (Debian's) gets the same program in an initrd.
 - *Instructions*: everything the guest executes until the first instruction of init, firmware
@@ -127,7 +127,7 @@ class Bench:
         if more:
             disk += ",file.aio=io_uring"
         return ["qemu-system-x86_64", "-M", "microvm,acpi=off,pcie=off,usb=off,graphics=off",
-                "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", f"{self.memory}M",
+                "-accel", "tcg", "-cpu", "max,-erms,-fsrm", "-smp", "1", "-m", f"{self.memory}M",
                 "-kernel", kernel.vmlinux, *initrd, "-append", " ".join(line), "-blockdev", disk,
                 "-device", "virtio-blk-device,drive=root", "-serial", "stdio", "-display", "none",
                 "-nodefaults", "-no-user-config", "-no-reboot", *more]

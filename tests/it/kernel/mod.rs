@@ -2,6 +2,7 @@
 
 mod bytes;
 mod cross;
+mod rebuild;
 mod sources;
 mod verbs;
 

@@ -1,0 +1,47 @@
+//! A real kernel, built a second time.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use imgtool_tests::{World, finish, program, repository};
+
+/// What `tests/run` has built.
+fn built() -> PathBuf {
+    let dir = repository().join("target/images");
+    let ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with("micro-6.1-") && name.ends_with(".tar.zst")
+    };
+    let entries = std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let mut found = entries.map(|entry| entry.unwrap().path()).filter(ours);
+    found.next().expect("micro-6.1 is not built: run tests/run")
+}
+
+/// In another directory, by another user with another umask, time zone and language, at another
+/// time, and without a compiler cache, which would only repeat what it was told before.
+#[test]
+fn micro_is_the_same_whoever_builds_it_and_where() {
+    let world = World::new();
+    std::fs::copy(program("imgtool"), world.path("imgtool")).unwrap();
+    let configs = repository().join("kernel-configs");
+    world.run("cp", ["-r", configs.to_str().unwrap(), "kernel-configs"]).ok();
+    world.run("chmod", ["-R", "a+rwX", "."]).ok();
+    let mut command = Command::new("sh");
+    let build = "kernel build micro-6.1 --config-dir kernel-configs --output out";
+    command
+        .args(["-c", &format!("umask 077; exec ./imgtool --quiet {build}")])
+        .current_dir(world.path(""))
+        .env("IMGTOOL_CACHE", world.path("cache"))
+        .env("CCACHE_DISABLE", "1")
+        .env("HOME", world.path(""))
+        .env("TZ", "Asia/Tokyo")
+        .env("LC_ALL", "C.UTF-8");
+    if world.run("id", ["-u"]).text() == "0" {
+        const NOBODY: u32 = 65_534;
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let again = finish(command).ok().text();
+    let (one, two) = (std::fs::read(built()).unwrap(), std::fs::read(world.path(again)).unwrap());
+    assert!(one == two, "the kernels differ");
+}

@@ -280,8 +280,17 @@ fn an_unknown_kernel_is_answered_with_those_there_are() {
     let error = find_config(&dir, "kk").unwrap_err();
     assert_eq!((error.class(), error.hint_text()), (Class::Usage, Some("there are: k")));
     assert_eq!(find_config(&dir, "../k").unwrap_err().class(), Class::Usage);
-    // The repository's own are all good.
+}
+
+#[test]
+fn our_own_configurations_are_good() {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel-configs");
-    let inputs = Inputs::read(&find_config(&ours, "generic-6.1").unwrap(), Arch::X86_64).unwrap();
-    assert!(inputs.request.len() > 200);
+    for name in ["generic-6.1", "generic-6.12", "micro-6.1", "micro-6.12"] {
+        let config = find_config(&ours, name).unwrap();
+        for arch in [Arch::X86_64, Arch::Aarch64] {
+            let inputs = Inputs::read(&config, arch).unwrap();
+            let least = if name.starts_with("generic") { 200 } else { 100 };
+            assert!(inputs.request.len() > least, "{name} {arch}");
+        }
+    }
 }

@@ -60,7 +60,7 @@ impl Publisher<'_> {
             if !draft.entry.about.tested && !options.untested {
                 let file = draft.file.display();
                 return Err(Error::input(format!("{file}: it was not tested"))
-                    .hint("imgtool test boots it; --untested publishes it as it is"));
+                    .hint("--untested publishes it as it is"));
             }
         }
         let heads = self.heads()?;

@@ -108,10 +108,7 @@ impl Sign {
         progress: &Progress,
         work: impl FnOnce(&Publisher<'_>) -> Result<T>,
     ) -> Result<T> {
-        let depot = depot::open(store)?;
-        let memory = self.trust.memory(depot.as_ref())?;
-        let keys = self.keys.load()?;
-        work(&Publisher::new(depot.as_ref(), &memory, &keys, &passphrase::ask, progress))
+        self.with(store, progress, |_, _| Ok(()), work)
     }
 
     /// Lets `work` publish to `store`.
@@ -121,10 +118,20 @@ impl Sign {
         progress: &Progress,
         work: impl FnOnce(&Publisher<'_>) -> Result<T>,
     ) -> Result<T> {
+        self.with(store, progress, |depot, memory| self.check(depot, memory, progress), work)
+    }
+
+    fn with<T>(
+        &self,
+        store: &str,
+        progress: &Progress,
+        check: impl FnOnce(&dyn Writable, &Memory) -> Result<()>,
+        work: impl FnOnce(&Publisher<'_>) -> Result<T>,
+    ) -> Result<T> {
         let depot = depot::open(store)?;
         let memory = self.trust.memory(depot.as_ref())?;
         let keys = self.keys.load()?;
-        self.check(depot.as_ref(), &memory, progress)?;
+        check(depot.as_ref(), &memory)?;
         work(&Publisher::new(depot.as_ref(), &memory, &keys, &passphrase::ask, progress))
     }
 

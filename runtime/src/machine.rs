@@ -9,8 +9,9 @@ use tokio::net::UnixStream;
 use crate::console::Console;
 use crate::guest::{Guest, NotRun, Running};
 use crate::lease::Lease;
-use crate::vmm::{self, Child};
-use crate::{Accel, Class, Error, Result, Spec, Store, disk};
+use crate::network::Guard;
+use crate::vmm::{self, Child, Ends};
+use crate::{Accel, Class, Error, Network, Result, Spec, Store, disk};
 
 /// How long a guest under KVM may take to answer, where nothing else is said.
 pub const BOOT_MAX_KVM: Duration = Duration::from_secs(30);
@@ -30,6 +31,7 @@ pub struct Machine {
     guest: Guest,
     vmm: Child,
     console: Console,
+    _guard: Option<Guard>,
     _lease: Lease,
     booted_in: Duration,
 }
@@ -62,13 +64,21 @@ impl Machine {
         let launch = vmm::launch(spec, Some(&upper));
         let (agent, agent_end) = stream_pair()?;
         let (console, console_end) = stream_pair()?;
-        let mut vmm = Child::spawn(&launch, agent_end, console_end)?;
+        let (guard, guard_ends) = match spec.network {
+            Network::None => (None, None),
+            Network::User => {
+                let ((out, out_end), (back, back_end)) = (stream_pair()?, stream_pair()?);
+                (Some(Guard::start(out, back)), Some([out_end, back_end]))
+            }
+        };
+        let ends = Ends { agent: agent_end, console: console_end, guard: guard_ends };
+        let mut vmm = Child::spawn(&launch, ends)?;
         let mut console = Console::read(console);
         let (error, grace) = tokio::select! {
             guest = Guest::greet(agent) => match guest {
                 Ok(guest) => {
                     let booted_in = began.elapsed();
-                    return Ok(Machine { guest, vmm, console, _lease: lease, booted_in });
+                    return Ok(Machine { guest, vmm, console, _guard: guard, _lease: lease, booted_in });
                 }
                 Err(e) => (e, ENDING_MAX),
             },

@@ -86,6 +86,10 @@ Examples:
   imgrun run -e CI=1 -w /tmp -u nobody debian -- env
   pg_dump db | imgrun run --timeout 10m debian -- sh -c 'gzip -9' > db.gz
 
+With --network user the machine reaches what this host reaches by IPv4, this host's own addresses
+included, and asks its name server; but not its loopback (127.0.0.0/8) and link-local addresses
+(169.254.0.0/16). Nothing reaches the machine.
+
 Exit code: the command's own, 128+n where signal n ended it; 124 after --timeout, 125 where we
 failed (the machine did not boot, say), 126 where the command could not be executed, 127 where there
 is no such command; 2 where this command line of ours is wrong. The first Ctrl-C goes to the command, the second kills the machine.";

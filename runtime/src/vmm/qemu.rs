@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bundle::Arch;
 
-use super::Launch;
+use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch};
 use crate::network::{GATEWAY, GUEST, NAMESERVER};
 use crate::{Accel, Network, Spec};
 
@@ -56,6 +56,13 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
             add("netdev", format!("user,id=net,ipv6=off,{addresses}"));
             let device = "virtio-net-device,bus=virtio-mmio-bus.4,netdev=net";
             add("device", device.to_string());
+            // What the guest sends goes through our hands. QEMU takes the filters of this queue
+            // from the last to the first: out, then back in.
+            for (name, end, fd) in [("in", "indev", GUARD_IN_FD), ("out", "outdev", GUARD_OUT_FD)] {
+                add("chardev", format!("socket,id=guard-{name},fd={fd}"));
+                let guard = format!("id=guard-{name}-filter,netdev=net,queue=rx");
+                add("object", format!("filter-redirector,{guard},{end}=guard-{name}"));
+            }
         }
     }
     let deny = "obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";

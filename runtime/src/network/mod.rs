@@ -1,6 +1,10 @@
 //! How a machine is connected.
 
+mod guard;
+
 use std::net::Ipv4Addr;
+
+pub(crate) use guard::Guard;
 
 /// How a machine is connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -8,8 +12,9 @@ pub enum Network {
     /// Not at all.
     #[default]
     None,
-    /// Outbound IPv4 only, by the VMM's own sockets, with the rights of whoever started it: no
-    /// root, no interface of the host's, nothing that could reach in.
+    /// Outbound IPv4 only, by the VMM's own sockets: no root, no interface of the host's, nothing
+    /// that could reach in. The guest reaches what the host reaches, the host's own addresses
+    /// included, but for its loopback and link-local addresses (a cloud's metadata).
     User,
 }
 

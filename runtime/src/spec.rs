@@ -40,6 +40,11 @@ impl Accel {
             Accel::Tcg => "tcg",
         }
     }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Accel::Kvm, Accel::Tcg].into_iter().find(|accel| accel.name() == name)
+    }
 }
 
 /// A name that a kernel and DNS accept: letters, digits, inner `-`.

@@ -26,6 +26,19 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 pub(crate) const NAMESERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
 impl Network {
+    /// `none` or `user`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Network::None => "none",
+            Network::User => "user",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Network::None, Network::User].into_iter().find(|network| network.name() == name)
+    }
+
     /// What the agent is told: `ADDRESS/PREFIX,GATEWAY,NAMESERVER`.
     pub(crate) fn guest_word(self) -> Option<String> {
         let (address, prefix) = GUEST;

@@ -21,5 +21,6 @@ pub mod sbom;
 pub mod sign;
 pub mod source;
 pub mod tar;
+pub mod trial;
 
 pub use imgrun::{Class, Error, Result};

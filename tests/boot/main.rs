@@ -6,6 +6,7 @@ mod containers;
 mod debian;
 mod micro;
 mod minimal;
+mod trial;
 
 use std::path::PathBuf;
 

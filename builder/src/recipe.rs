@@ -4,12 +4,13 @@
 //! mistake in it is reported at once, each with its line and a caret (`recipe/fault.rs`).
 
 pub(crate) mod fault;
+mod smoke;
 pub(crate) mod wire;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use bundle::{Arch, Digest, Init, Name, Version};
+use bundle::{Arch, Digest, Init, Name, Test, Version};
 
 use crate::oci::Reference;
 use crate::{Error, Result};
@@ -50,6 +51,8 @@ pub struct Recipe {
     pub label: Option<String>,
     /// Where the root file system comes from.
     pub source: Source,
+    /// What must be so in a machine that booted the image: `imgtool test` sees to it.
+    pub tests: Vec<Test>,
     /// The digest of the recipe's text.
     pub digest: Digest,
 }
@@ -156,6 +159,7 @@ fn check(wire: Wire, text: &str, directory: &Path, faults: &mut Faults) -> Optio
     let reserve = wire.reserve.and_then(|at| check_size(at, faults));
     let label = wire.label.and_then(|at| check_label(at, faults));
     let source = wire.source.and_then(|source| check_source(source, directory, faults));
+    let tests = smoke::check(wire.tests, faults);
     Some(Recipe {
         name: name?,
         version: version?,
@@ -167,6 +171,7 @@ fn check(wire: Wire, text: &str, directory: &Path, faults: &mut Faults) -> Optio
         reserve,
         label,
         source: source?,
+        tests,
         digest: Digest::of(text),
     })
 }

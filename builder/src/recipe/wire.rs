@@ -9,7 +9,7 @@ use super::fault::{Faults, closest};
 /// A longer key is not compared with the known ones.
 const KEY_BYTES_MAX: usize = 64;
 
-const RECIPE_KEYS: [&str; 10] = [
+const RECIPE_KEYS: [&str; 11] = [
     "name",
     "version",
     "arch",
@@ -20,15 +20,19 @@ const RECIPE_KEYS: [&str; 10] = [
     "reserve",
     "label",
     "source",
+    "test",
 ];
 const SOURCE_KEYS: [&str; 3] = ["bootstrap", "oci", "tarball"];
 const BOOTSTRAP_KEYS: [&str; 4] = ["suite", "variant", "components", "packages"];
 
+const TEST_KEYS: [&str; 6] = ["name", "command", "exit", "equals", "contains", "timeout"];
+
 /// Every section: its name, as a person would write it, and its keys.
-const SECTIONS: [(&str, &[&str]); 3] = [
+const SECTIONS: [(&str, &[&str]); 4] = [
     ("the top of the file", &RECIPE_KEYS),
     ("[source]", &SOURCE_KEYS),
     ("[source.bootstrap]", &BOOTSTRAP_KEYS),
+    ("[[test]]", &TEST_KEYS),
 ];
 
 /// A value and where it stands.
@@ -52,6 +56,7 @@ pub(super) struct Wire {
     /// Whether there is a table `source` at all, right or wrong.
     pub(super) has_source: bool,
     pub(super) source: Option<WireSource>,
+    pub(super) tests: Vec<At<WireTest>>,
 }
 
 pub(super) enum WireSource {
@@ -66,6 +71,16 @@ pub(super) struct WireBootstrap {
     pub(super) variant: Option<At<String>>,
     pub(super) components: Option<At<Vec<At<String>>>>,
     pub(super) packages: Option<At<Vec<At<String>>>>,
+}
+
+#[derive(Default)]
+pub(super) struct WireTest {
+    pub(super) name: Option<At<String>>,
+    pub(super) command: Option<At<Vec<At<String>>>>,
+    pub(super) exit: Option<At<i64>>,
+    pub(super) equals: Option<At<String>>,
+    pub(super) contains: Option<At<String>>,
+    pub(super) timeout: Option<At<String>>,
 }
 
 pub(crate) type Key<'t> = Spanned<DeString<'t>>;
@@ -93,6 +108,7 @@ pub(super) fn read(text: &str, faults: &mut Faults) -> Wire {
                 wire.has_source = true;
                 wire.source = source(key, value, faults);
             }
+            "test" => wire.tests = tests(key, value, faults),
             _ => unknown(key, 0, faults),
         }
     }
@@ -144,6 +160,34 @@ fn bootstrap(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<WireBoo
         }
     }
     Some(At { value: wire, span: key.span() })
+}
+
+fn tests(key: &Key, value: &Value, faults: &mut Faults) -> Vec<At<WireTest>> {
+    let DeValue::Array(list) = value.get_ref() else {
+        wrong_type(key, value, "a list of tables, as in [[test]]", faults);
+        return Vec::new();
+    };
+    list.iter().filter_map(|item| test(key, item, faults)).collect()
+}
+
+fn test(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<WireTest>> {
+    let DeValue::Table(table) = value.get_ref() else {
+        wrong_type(key, value, "a list of tables, as in [[test]]", faults);
+        return None;
+    };
+    let mut wire = WireTest::default();
+    for (key, value) in table {
+        match key.get_ref().as_ref() {
+            "name" => wire.name = string(key, value, faults),
+            "command" => wire.command = strings(key, value, faults),
+            "exit" => wire.exit = integer(key, value, faults),
+            "equals" => wire.equals = string(key, value, faults),
+            "contains" => wire.contains = string(key, value, faults),
+            "timeout" => wire.timeout = string(key, value, faults),
+            _ => unknown(key, 3, faults),
+        }
+    }
+    Some(At { value: wire, span: value.span() })
 }
 
 /// A key that section number `here` does not have: what may have been meant?

@@ -22,6 +22,9 @@ const ENDING_MAX: Duration = Duration::from_secs(2);
 /// A guest that was asked to shut down may take this long before it is killed.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 
+/// The upper disk, in a machine's directory.
+const UPPER: &str = "upper.ext4";
+
 /// A machine whose agent answered. Dropping it kills it and removes its disks.
 ///
 /// The fields are dropped in this order: first the session, then the VMM, which no other process
@@ -32,7 +35,7 @@ pub struct Machine {
     vmm: Child,
     console: Console,
     _guard: Option<Guard>,
-    _lease: Lease,
+    lease: Lease,
     booted_in: Duration,
 }
 
@@ -59,7 +62,7 @@ impl Machine {
         check_memory(spec)?;
         let began = Instant::now();
         let lease = Lease::create(&store.machines())?;
-        let upper = lease.path().join("upper.ext4");
+        let upper = lease.path().join(UPPER);
         disk::format_upper(&upper, spec.upper_bytes)?;
         let launch = vmm::launch(spec, Some(&upper));
         let (agent, agent_end) = stream_pair()?;
@@ -78,7 +81,7 @@ impl Machine {
             guest = Guest::greet(agent) => match guest {
                 Ok(guest) => {
                     let booted_in = began.elapsed();
-                    return Ok(Machine { guest, vmm, console, _guard: guard, _lease: lease, booted_in });
+                    return Ok(Machine { guest, vmm, console, _guard: guard, lease, booted_in });
                 }
                 Err(e) => (e, ENDING_MAX),
             },
@@ -96,6 +99,12 @@ impl Machine {
     /// The session with the agent.
     pub fn guest(&self) -> &Guest {
         &self.guest
+    }
+
+    /// The disk that takes what the machine writes: ext4, with overlayfs' upper directory in it as
+    /// `upper`. Open it before [`Machine::shutdown`], which removes it; it is whole afterwards.
+    pub fn upper_disk(&self) -> std::path::PathBuf {
+        self.lease.path().join(UPPER)
     }
 
     /// The VMM's process id.

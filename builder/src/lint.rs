@@ -139,7 +139,8 @@ fn judge(found: &Found, reader: &mut Reader<&File>) -> Result<Vec<Finding>> {
     let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
     match (parent, name) {
         ("etc", "machine-id") | ("var/lib/dbus", "machine-id") => {
-            if is_machine_id(&text(inode, reader)?) {
+            let id = text(inode, reader)?;
+            if is_machine_id(&id) {
                 add(Rule::MachineId, ": an identity; empty, each machine makes its own");
             }
         }
@@ -147,7 +148,8 @@ fn judge(found: &Found, reader: &mut Reader<&File>) -> Result<Vec<Finding>> {
             add(Rule::SshHostKeys, ": a key that all machines would share");
         }
         ("etc", "resolv.conf") => {
-            if text(inode, reader)?.lines().any(|line| line.trim().starts_with("nameserver")) {
+            let text = text(inode, reader)?;
+            if text.lines().any(|line| line.trim().starts_with("nameserver")) {
                 add(Rule::ResolvConf, ": it names name servers");
             }
         }

@@ -7,6 +7,7 @@ mod debian;
 mod micro;
 mod minimal;
 mod network;
+mod steps;
 
 use std::path::PathBuf;
 

@@ -9,8 +9,9 @@ use tokio::net::UnixStream;
 use crate::console::Console;
 use crate::guest::{Guest, NotRun, Running};
 use crate::lease::Lease;
-use crate::vmm::{self, Child};
-use crate::{Accel, Class, Error, Result, Spec, Store, disk};
+use crate::network::Guard;
+use crate::vmm::{self, Child, Ends};
+use crate::{Accel, Class, Error, Network, Result, Spec, Store, disk};
 
 /// How long a guest under KVM may take to answer, where nothing else is said.
 pub const BOOT_MAX_KVM: Duration = Duration::from_secs(30);
@@ -21,6 +22,9 @@ const ENDING_MAX: Duration = Duration::from_secs(2);
 /// A guest that was asked to shut down may take this long before it is killed.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 
+/// The upper disk, in a machine's directory.
+const UPPER: &str = "upper.ext4";
+
 /// A machine whose agent answered. Dropping it kills it and removes its disks.
 ///
 /// The fields are dropped in this order: first the session, then the VMM, which no other process
@@ -30,7 +34,8 @@ pub struct Machine {
     guest: Guest,
     vmm: Child,
     console: Console,
-    _lease: Lease,
+    _guard: Option<Guard>,
+    lease: Lease,
     booted_in: Duration,
 }
 
@@ -57,18 +62,26 @@ impl Machine {
         check_memory(spec)?;
         let began = Instant::now();
         let lease = Lease::create(&store.machines())?;
-        let upper = lease.path().join("upper.ext4");
+        let upper = lease.path().join(UPPER);
         disk::format_upper(&upper, spec.upper_bytes)?;
         let launch = vmm::launch(spec, Some(&upper));
         let (agent, agent_end) = stream_pair()?;
         let (console, console_end) = stream_pair()?;
-        let mut vmm = Child::spawn(&launch, agent_end, console_end)?;
+        let (guard, guard_ends) = match spec.network {
+            Network::None => (None, None),
+            Network::User => {
+                let ((out, out_end), (back, back_end)) = (stream_pair()?, stream_pair()?);
+                (Some(Guard::start(out, back)), Some([out_end, back_end]))
+            }
+        };
+        let ends = Ends { agent: agent_end, console: console_end, guard: guard_ends };
+        let mut vmm = Child::spawn(&launch, ends)?;
         let mut console = Console::read(console);
         let (error, grace) = tokio::select! {
             guest = Guest::greet(agent) => match guest {
                 Ok(guest) => {
                     let booted_in = began.elapsed();
-                    return Ok(Machine { guest, vmm, console, _lease: lease, booted_in });
+                    return Ok(Machine { guest, vmm, console, _guard: guard, lease, booted_in });
                 }
                 Err(e) => (e, ENDING_MAX),
             },
@@ -86,6 +99,12 @@ impl Machine {
     /// The session with the agent.
     pub fn guest(&self) -> &Guest {
         &self.guest
+    }
+
+    /// The disk that takes what the machine writes: ext4, with overlayfs' upper directory in it as
+    /// `upper`. Open it before [`Machine::shutdown`], which removes it; it is whole afterwards.
+    pub fn upper_disk(&self) -> std::path::PathBuf {
+        self.lease.path().join(UPPER)
     }
 
     /// The VMM's process id.

@@ -5,4 +5,6 @@ mod debian;
 mod flatten;
 mod inspect;
 mod kernel;
+mod steps;
 mod tidy;
+mod wrong;

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use bundle::Arch;
 
-use super::Launch;
+use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch};
+use crate::network::{GATEWAY, GUEST, NAMESERVER};
 use crate::{Accel, Network, Spec};
 
 /// The Debian package that holds the program for `arch`.
@@ -49,6 +50,20 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
     add("device", "virtio-rng-device,bus=virtio-mmio-bus.3,rng=random".to_string());
     match spec.network {
         Network::None => add("nic", "none".to_string()),
+        Network::User => {
+            let (address, prefix) = GUEST;
+            let addresses = format!("net={address}/{prefix},host={GATEWAY},dns={NAMESERVER}");
+            add("netdev", format!("user,id=net,ipv6=off,{addresses}"));
+            let device = "virtio-net-device,bus=virtio-mmio-bus.4,netdev=net";
+            add("device", device.to_string());
+            // What the guest sends goes through our hands. QEMU takes the filters of this queue
+            // from the last to the first: out, then back in.
+            for (name, end, fd) in [("in", "indev", GUARD_IN_FD), ("out", "outdev", GUARD_OUT_FD)] {
+                add("chardev", format!("socket,id=guard-{name},fd={fd}"));
+                let guard = format!("id=guard-{name}-filter,netdev=net,queue=rx");
+                add("object", format!("filter-redirector,{guard},{end}=guard-{name}"));
+            }
+        }
     }
     let deny = "obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
     add("sandbox", format!("on,{deny}"));
@@ -94,6 +109,16 @@ fn cpu(accel: Accel) -> &'static str {
 mod tests {
     use super::*;
     use crate::spec::example;
+
+    #[test]
+    fn a_network_is_a_device_and_a_word_for_the_agent() {
+        let spec = Spec { network: Network::User, ..example() };
+        let text = super::super::launch(&spec, None).to_string();
+        let netdev = "-netdev user,id=net,ipv6=off,net=10.0.2.15/24,host=10.0.2.2,dns=10.0.2.3";
+        assert!(text.contains(netdev), "{text}");
+        assert!(text.contains(" imgtool.net=10.0.2.15/24,10.0.2.2,10.0.2.3 "), "{text}");
+        assert!(!text.contains("-nic"), "{text}");
+    }
 
     #[test]
     fn the_command_line_is_the_golden_one() {

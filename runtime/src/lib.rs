@@ -75,6 +75,7 @@ pub use accel::{AccelChoice, Decision, RING0_RATE_MIN, choose as choose_accel};
 pub use agent::{Exec, Exit, FaultCode, Status, Terminal};
 pub use cancel::Cancel;
 pub use console::printable;
+pub use disk::Upper;
 pub use doctor::{Check, Health, examine};
 pub use error::{Class, EXIT_NOT_RUN, EXIT_TIMED_OUT, Error, Result};
 pub use guest::{Control, Guest, NotRun, Output, Running, Stdin, check_exec};

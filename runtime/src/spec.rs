@@ -189,6 +189,10 @@ impl Spec {
             for word in ["no_timer_check", "nolapic_timer", "cryptomgr.notests"] {
                 say(word);
             }
+            // QEMU keeps its translations by virtual address. With random ones it would translate a
+            // program and its libraries anew each time they start: 20 ms for `true`, not 2. Inside
+            // the guest only, and `sysctl kernel.randomize_va_space=2` there brings them back.
+            say("norandmaps");
             if let Some(khz) = self.tsc_khz {
                 say(&format!("tsc_early_khz={khz}"));
                 say("tsc=nowatchdog");

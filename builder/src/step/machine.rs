@@ -165,7 +165,7 @@ impl Job<'_> {
     ) -> Result<File> {
         let mut machine = Machine::boot(store, spec, boot_max(spec.accel)).await?;
         let path = machine.upper_disk();
-        let disk = File::open(&path).map_err(|e| Error::io(path.display(), e))?;
+        let disk = File::open(path).map_err(|e| Error::io(path.display(), e))?;
         let done = tokio::select! {
             done = self.command(&machine, secrets, stage) => done,
             e = machine.panicked() => Err(e),

@@ -10,7 +10,7 @@ use bundle::Arch;
 
 use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch};
 use crate::network::{GATEWAY, GUEST, NAMESERVER};
-use crate::{Accel, Network, Spec};
+use crate::{Accel, Network, Spec, Upper};
 
 /// The Debian package that holds the program for `arch`.
 pub(crate) const PACKAGE: &str = "qemu-system-x86";
@@ -23,7 +23,7 @@ pub(crate) fn binary(arch: Arch) -> &'static str {
     }
 }
 
-pub(super) fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
+pub(super) fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
     let mut args = Vec::new();
     let mut add = |option: &str, value: String| {
         args.push(format!("-{option}"));
@@ -77,7 +77,7 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
 /// The root must be the first block device that the kernel finds, `/dev/vda`. QEMU tells the kernel
 /// of the buses from the last to the first, so the root's is the higher one; the boot tests see to
 /// it. The agent knows the upper disk by its serial number.
-fn disks(spec: &Spec, upper: Option<&Path>, add: &mut impl FnMut(&str, String)) {
+fn disks(spec: &Spec, upper: Option<&Upper>, add: &mut impl FnMut(&str, String)) {
     let file = |path: &Path| path.display().to_string().replace(',', ",,");
     let root = file(&spec.root);
     add(
@@ -87,9 +87,10 @@ fn disks(spec: &Spec, upper: Option<&Path>, add: &mut impl FnMut(&str, String)) 
     let bus = "bus=virtio-mmio-bus";
     add("device", format!("virtio-blk-device,{bus}.1,drive=root,serial=root"));
     if let Some(upper) = upper {
-        // Thrown away with the machine: nobody waits for it to reach the disk.
-        let options = "raw,node-name=upper,discard=unmap,cache.no-flush=on,file.driver=file";
-        add("blockdev", format!("{options},file.filename={}", file(upper)));
+        // One that is thrown away with the machine need not reach the host's disk.
+        let flush = if upper.kept { "" } else { "cache.no-flush=on," };
+        let options = format!("raw,node-name=upper,discard=unmap,{flush}file.driver=file");
+        add("blockdev", format!("{options},file.filename={}", file(&upper.path)));
         // Where the host's disk is full the guest gets an error; else QEMU would stop it for ever.
         let errors = "werror=report,rerror=report";
         add("device", format!("virtio-blk-device,{bus}.0,drive=upper,serial=upper,{errors}"));
@@ -122,8 +123,12 @@ mod tests {
 
     #[test]
     fn the_command_line_is_the_golden_one() {
-        let launch = super::super::launch(&example(), Some(Path::new("/run/m/upper.ext4")));
+        let mut upper = Upper { path: "/run/m/upper.ext4".into(), kept: false };
+        let launch = super::super::launch(&example(), Some(&upper));
         let text = launch.to_string().replace(" -", "\n-");
         assert_eq!(format!("{text}\n"), include_str!("qemu.golden"));
+        upper.kept = true;
+        let text = super::super::launch(&example(), Some(&upper)).to_string();
+        assert!(!text.contains("no-flush"), "{text}");
     }
 }

@@ -4,6 +4,7 @@ mod doctor;
 mod import;
 mod interrupt;
 mod list;
+mod pull;
 mod rm;
 mod run;
 mod session;
@@ -44,6 +45,7 @@ Exit codes: 2 wrong usage, 3 wrong input, 4 not trusted, 5 network, 6 this machi
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Args),
+    Pull(pull::Args),
     Import(import::Args),
     List(list::Args),
     Rm(rm::Args),
@@ -120,6 +122,7 @@ async fn perform(cli: Cli) -> ExitCode {
     let done = match cli.verb {
         // Its exit code is the guest's, or says that the command never ran.
         Verb::Run(args) => return args.run(&mut shell).await,
+        Verb::Pull(args) => args.run(&mut shell).await,
         Verb::Import(args) => args.run(&mut shell).await,
         Verb::List(args) => args.run(&mut shell).await,
         Verb::Rm(args) => args.run(&mut shell).await,

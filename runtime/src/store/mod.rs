@@ -3,6 +3,9 @@
 //! ```text
 //! <home>/bundles/<hex digest of the packed file>/manifest.json, rootfs.ext4, … | vmlinux, config, …
 //! <home>/bundles/<hex digest of the packed file>/frames   its frame table: what every piece must be
+//! <home>/bundles/<hex digest of the packed file>/origin   which manifest it had, where it came from
+//! <home>/staging/pull-<hex digest>/  a pull under way, or one that was killed: see claim
+//! <home>/catalogs/<name>/            what this host has seen of a catalog: see tuf
 //! <home>/staging/imgrun-<random>/    an import under way; locked by its process, renamed when whole
 //! <home>/machines/imgrun-<random>/   a running machine's disks; locked by its process
 //! ```
@@ -10,8 +13,12 @@
 //! the manifests (a few hundred microseconds for a dozen bundles). Under `bundles/` everything is
 //! whole, because an import is one rename; files are read-only and shared by all machines.
 
+mod claim;
+mod draft;
 mod import;
 mod kernel;
+mod origin;
+mod pieces;
 mod sparse;
 
 use std::fs;
@@ -25,14 +32,20 @@ use bundle::{Arch, Digest, Kind, MANIFEST_BYTES_MAX, Manifest};
 use crate::lease::Lease;
 use crate::{Error, Progress, Result};
 
+pub(crate) use claim::Claim;
+pub(crate) use draft::Draft;
 pub use import::Imported;
+pub(crate) use import::threads;
 pub use kernel::Kernel;
+pub(crate) use origin::Origin;
+pub(crate) use pieces::Place;
 
 /// Hex digits of a digest that are enough to name a bundle.
 const DIGEST_PREFIX_MIN: usize = 12;
 
 const MANIFEST: &str = "manifest.json";
 const FRAMES: &str = "frames";
+const ORIGIN: &str = "origin";
 
 /// The local store under one home directory. Any number of processes may use it at once.
 #[derive(Clone, Debug)]

@@ -123,20 +123,27 @@ impl Feed {
         Ok(feeds)
     }
 
-    /// Whether any catalog is known without flags.
-    pub fn is_any_known() -> bool {
-        read(&Flags::default()).is_ok_and(|(_, config)| !config.catalog.is_empty())
+    /// Whether any catalog is configured.
+    ///
+    /// # Errors
+    /// Where the configuration makes no sense.
+    pub fn is_any_known() -> Result<bool> {
+        Ok(!read(&Flags::default())?.1.catalog.is_empty())
     }
 
-    /// What the first depot that can be believed says today.
+    /// What the first depot that can be believed says today. Those before it are asked last from
+    /// then on.
     ///
     /// # Errors
     /// The first depot's, where none can.
-    pub fn catalog(&self, clock: Clock, progress: &Progress) -> Result<Catalog> {
+    pub fn catalog(&mut self, clock: Clock, progress: &Progress) -> Result<Catalog> {
         let mut first = None;
         for (number, depot) in self.depots.iter().enumerate() {
             match Catalog::open(depot.as_ref(), &self.memory, clock) {
-                Ok(catalog) => return Ok(catalog),
+                Ok(catalog) => {
+                    self.depots.rotate_left(number);
+                    return Ok(catalog);
+                }
                 Err(e) if matches!(e.class(), Class::Host | Class::Interrupted) => return Err(e),
                 Err(e) => {
                     if let Some(next) = self.depots.get(number + 1) {

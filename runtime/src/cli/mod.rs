@@ -1,7 +1,10 @@
 //! The command line: one verb, one file.
 
 mod doctor;
+mod export;
+mod gc;
 mod import;
+mod inspect;
 mod interrupt;
 mod list;
 mod pull;
@@ -10,6 +13,7 @@ mod run;
 mod session;
 mod stdio;
 mod tty;
+mod verify;
 
 use std::future::Future;
 use std::io::Write;
@@ -48,7 +52,11 @@ enum Verb {
     Pull(pull::Args),
     Import(import::Args),
     List(list::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Export(export::Args),
     Rm(rm::Args),
+    Gc(gc::Args),
     Doctor(doctor::Args),
     /// Print the version
     Version,
@@ -125,7 +133,11 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Pull(args) => args.run(&mut shell).await,
         Verb::Import(args) => args.run(&mut shell).await,
         Verb::List(args) => args.run(&mut shell).await,
+        Verb::Inspect(args) => args.run(&mut shell).await,
+        Verb::Verify(args) => args.run(&mut shell).await,
+        Verb::Export(args) => args.run(&mut shell).await,
         Verb::Rm(args) => args.run(&mut shell).await,
+        Verb::Gc(args) => args.run(&mut shell).await,
         Verb::Doctor(args) => args.run(&mut shell).await,
         Verb::Version => say(&format!("imgrun {}", env!("CARGO_PKG_VERSION"))),
     };

@@ -3,12 +3,12 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use bundle::{Arch, Kind};
+use bundle::{Arch, Digest, Kind, Piece};
 use imgrun::catalog::{Catalog, Entry};
 use imgrun::feed::{Feed, Flags};
 use imgrun::pull::{Options, Pulled, RATE_MIN, Wanted, kernel_of};
 use imgrun::tuf::Clock;
-use imgrun::{Cancel, Error, Progress, Result, Store, Unit};
+use imgrun::{Cancel, Class, Error, Progress, Result, Store, Stored, Unit};
 use serde_json::{Value, json};
 
 use super::{Shell, say};
@@ -87,7 +87,7 @@ fn rate(text: &str) -> Result<NonZeroU64, String> {
 }
 
 impl SourceArgs {
-    /// Whether any of it was given.
+    /// Whether a catalog was named.
     pub(super) fn is_given(&self) -> bool {
         !self.from.is_empty() || self.catalogs.is_some()
     }
@@ -117,7 +117,7 @@ impl Offer {
     /// The first of `feeds` that has the name.
     pub(super) fn find(feeds: Vec<Feed>, wanted: &Wanted, progress: &Progress) -> Result<Self> {
         let mut last = None;
-        for feed in feeds {
+        for mut feed in feeds {
             let catalog = feed.catalog(Clock::now(), progress)?;
             let offer = Offer { feed, catalog };
             if wanted.is_named_in(&offer.catalog) {
@@ -127,6 +127,51 @@ impl Offer {
         }
         // Whose error says what there is.
         last.ok_or_else(|| Error::trust("no catalog is known here"))
+    }
+
+    /// The first of `feeds` that lists the bundle with this digest; what was withdrawn, too.
+    pub(super) fn of_digest(
+        feeds: Vec<Feed>,
+        digest: Digest,
+        progress: &Progress,
+    ) -> Result<Option<Self>> {
+        for mut feed in feeds {
+            let catalog = feed.catalog(Clock::now(), progress)?;
+            if catalog.entries.iter().any(|e| e.digest == digest) {
+                return Ok(Some(Offer { feed, catalog }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Repairs a bundle that the catalog lists; returns how many bytes were fetched.
+    pub(super) fn repair(
+        &self,
+        store: &Store,
+        digest: Digest,
+        options: &Options,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<u64> {
+        let entry = self.entry(digest)?;
+        let pulled = store.repair(entry, &self.feed.depots, options, progress, cancel)?;
+        Ok(pulled.fetched_bytes)
+    }
+
+    /// The packed bytes of one frame of a bundle that the catalog lists.
+    pub(super) fn frame(
+        &self,
+        store: &Store,
+        digest: Digest,
+        piece: &Piece,
+        progress: &Progress,
+    ) -> Result<Vec<u8>> {
+        store.packed_frame(self.entry(digest)?, &self.feed.depots, piece, progress)
+    }
+
+    fn entry(&self, digest: Digest) -> Result<&Entry> {
+        let entry = self.catalog.entries.iter().find(|e| e.digest == digest);
+        entry.ok_or_else(|| Error::bug(format!("{digest} is not listed")))
     }
 
     pub(super) fn pull(
@@ -139,6 +184,47 @@ impl Offer {
     ) -> Result<Pulled> {
         store.pull(entry, &self.feed.depots, options, progress, cancel)
     }
+}
+
+/// The image that `reference` names: one that is here, or else one that a configured catalog has,
+/// which is then pulled.
+pub(super) fn image(
+    store: &Store,
+    reference: &str,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<Stored> {
+    let missing = match store.find(reference, Some(Kind::Image), progress) {
+        Err(e) if e.class() == Class::Input => e,
+        found => return found,
+    };
+    let Ok(wanted) = reference.parse::<Wanted>() else { return Err(missing) };
+    if !Feed::is_any_known()? {
+        return Err(missing);
+    }
+    progress.note(format!("{reference} is not here: looking for it in the catalogs"));
+    let offer = Offer::find(SourceArgs::default().feeds(store)?, &wanted, progress)?;
+    let entry = wanted.choose(&offer.catalog, Arch::host())?;
+    Ok(offer.pull(store, entry, &Options::default(), progress, cancel)?.bundle)
+}
+
+/// Makes sure that the kernel which `image` names is here, if a configured catalog has it.
+pub(super) fn kernel(
+    store: &Store,
+    image: &Stored,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<()> {
+    let Some(reference) = &image.manifest.kernel else { return Ok(()) };
+    if store.by_digest(reference.digest)?.is_some() || !Feed::is_any_known()? {
+        return Ok(());
+    }
+    let feeds = SourceArgs::default().feeds(store)?;
+    if let Some(offer) = Offer::of_digest(feeds, reference.digest, progress)? {
+        let entry = kernel_of(&offer.catalog, reference)?;
+        offer.pull(store, entry, &Options::default(), progress, cancel)?;
+    }
+    Ok(())
 }
 
 impl Args {

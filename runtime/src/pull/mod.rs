@@ -28,7 +28,7 @@ mod span;
 mod supply;
 mod wanted;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -107,13 +107,40 @@ impl Store {
             claim.remove()?;
             return Ok(Pulled::known(bundle));
         }
-        let sources = Sources::new(entry, depots, progress);
-        let rate = Rate::new(options.limit_rate);
-        let pull = Pull { store: self, entry, sources: Arc::new(sources), progress, cancel };
-        pull.run(claim, rate).map_err(|e| match cancel.is_cancelled() {
-            true => Error::interrupted(),
-            false => e,
-        })
+        Pull::new(self, entry, depots, progress, cancel).run(claim, options)
+    }
+
+    /// Puts a whole bundle in the place of a damaged one, whose frames that are still right are
+    /// taken over. Until it is whole the damaged one stays; machines that run from it keep its files.
+    ///
+    /// # Errors
+    /// As [`Store::pull`].
+    pub fn repair(
+        &self,
+        entry: &Entry,
+        depots: &[Arc<dyn Depot>],
+        options: &Options,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Pulled> {
+        let claim = self.claim(entry.digest, &entry.title(), progress, cancel)?;
+        let mut pull = Pull::new(self, entry, depots, progress, cancel);
+        pull.is_repair = true;
+        pull.run(claim, options)
+    }
+
+    /// The packed bytes of one frame of the bundle of `entry`, checked.
+    ///
+    /// # Errors
+    /// Where no depot has them.
+    pub fn packed_frame(
+        &self,
+        entry: &Entry,
+        depots: &[Arc<dyn Depot>],
+        piece: &Piece,
+        progress: &Progress,
+    ) -> Result<Vec<u8>> {
+        Sources::new(entry, depots, progress).frame(piece)
     }
 }
 
@@ -130,6 +157,8 @@ struct Pull<'a> {
     sources: Arc<Sources>,
     progress: &'a Progress,
     cancel: &'a Cancel,
+    /// The store's bundle of this name is damaged.
+    is_repair: bool,
 }
 
 /// What is to be done.
@@ -139,8 +168,24 @@ struct Plan {
     resumed_bytes: u64,
 }
 
-impl Pull<'_> {
-    fn run(self, claim: Claim, rate: Rate) -> Result<Pulled> {
+impl<'a> Pull<'a> {
+    fn new(
+        store: &'a Store,
+        entry: &'a Entry,
+        depots: &[Arc<dyn Depot>],
+        progress: &'a Progress,
+        cancel: &'a Cancel,
+    ) -> Self {
+        let sources = Arc::new(Sources::new(entry, depots, progress));
+        Pull { store, entry, sources, progress, cancel, is_repair: false }
+    }
+
+    fn run(self, claim: Claim, options: &Options) -> Result<Pulled> {
+        let done = self.perform(claim, Rate::new(options.limit_rate));
+        done.map_err(|e| if self.cancel.is_cancelled() { Error::interrupted() } else { e })
+    }
+
+    fn perform(&self, claim: Claim, rate: Rate) -> Result<Pulled> {
         let (draft, outline) = self.draft(&claim)?;
         let held = self.held(&draft, &outline)?;
         let plan = claim.begin(self.store, self.progress, self.cancel, || {
@@ -149,7 +194,7 @@ impl Pull<'_> {
             Ok((plan, missing))
         })?;
         self.check_space(&outline, &plan.from)?;
-        let spans = span::spans(&outline, &plan.from_depot(), self.sources.sends_parts());
+        let spans = span::spans(&outline, &plan.lacking(), self.sources.sends_parts());
         let fetch_bytes = spans.iter().map(|span| span.frame_bytes()).sum();
         let title = format!("pull {}", self.entry.title());
         let stage = Arc::new(self.progress.stage(title, Unit::Bytes, Some(fetch_bytes)));
@@ -159,7 +204,10 @@ impl Pull<'_> {
         supply.stop();
         done?;
         let dir = draft.finish(self.cancel)?;
-        let bundle = self.store.publish(&dir, self.entry.digest)?.bundle;
+        let bundle = match self.is_repair {
+            true => self.store.replace(&dir, self.entry.digest)?,
+            false => self.store.publish(&dir, self.entry.digest)?.bundle,
+        };
         claim.remove()?;
         let fetched_bytes = self.sources.fetched();
         let amount = |bytes| Unit::Bytes.amount(bytes);
@@ -207,7 +255,20 @@ impl Pull<'_> {
             .filter(|(_, held)| !**held)
             .filter_map(|(piece, _)| raw_digest(piece))
             .collect();
-        let places = self.store.places(&wanted, None)?;
+        let damaged = self.is_repair.then_some((self.entry.digest, outline));
+        let mut places = self.store.places(&wanted, damaged)?;
+        if self.is_repair {
+            // Many may be wrong, and would be fetched one by one later on.
+            let mut buffer = Vec::new();
+            let bytes: HashMap<Digest, u64> = outline
+                .pieces()
+                .iter()
+                .filter_map(|piece| Some((raw_digest(piece)?, piece.frame.raw_bytes())))
+                .collect();
+            places.retain(|digest, place| {
+                place.read(bytes[digest], &mut buffer) && Digest::of(&buffer) == *digest
+            });
+        }
         let (mut saved_bytes, mut resumed_bytes) = (0, 0);
         let from = outline.pieces().iter().zip(held).map(|(piece, held)| {
             let Some(raw) = raw_digest(piece) else { return Whence::Hole };
@@ -310,7 +371,7 @@ impl Pull<'_> {
 
 impl Plan {
     /// The numbers of the frames to fetch.
-    fn from_depot(&self) -> Vec<usize> {
+    fn lacking(&self) -> Vec<usize> {
         let numbered = self.from.iter().enumerate();
         numbered.filter(|(_, from)| matches!(from, Whence::Depot)).map(|(i, _)| i).collect()
     }

@@ -5,6 +5,8 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
 use bundle::{Digest, Form, HashingReader, Outline, Piece};
 
 use super::draft::{Draft, sync_dir};
@@ -101,6 +103,20 @@ impl Store {
         outline.assemble(threads(), fetch, put)?;
         let dir = draft.finish(cancel)?;
         self.publish(&dir, digest)
+    }
+
+    /// Puts a whole, synced directory in the place of a damaged one; at no moment is there none.
+    pub(crate) fn replace(&self, dir: &Path, digest: Digest) -> Result<Stored> {
+        let target = self.bundles().join(digest.hex());
+        let about = |e: rustix::io::Errno| Error::io(target.display(), e.into());
+        match renameat_with(CWD, dir, CWD, &target, RenameFlags::EXCHANGE) {
+            // It was removed meanwhile.
+            Err(rustix::io::Errno::NOENT) => return Ok(self.publish(dir, digest)?.bundle),
+            exchanged => exchanged.map_err(about)?,
+        }
+        sync_dir(&self.bundles())?;
+        let bundle = self.by_digest(digest)?;
+        bundle.ok_or_else(|| Error::host(format!("{}: removed meanwhile", target.display())))
     }
 
     /// Gives a whole, synced directory its final name. Who comes second finds it there.

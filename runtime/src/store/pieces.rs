@@ -31,17 +31,22 @@ impl Place {
 
 impl Store {
     /// Where the frames `wanted`, by the digests of their raw bytes, lie in the store's bundles.
-    /// Only their tables are read: what is there may be damaged.
+    /// Only their tables are read: what is there may be damaged. Of a bundle that is known to be
+    /// damaged the caller knows what its table was.
     pub(crate) fn places(
         &self,
         wanted: &HashSet<Digest>,
-        except: Option<Digest>,
+        damaged: Option<(Digest, &Outline)>,
     ) -> Result<HashMap<Digest, Place>> {
         let mut found = HashMap::new();
-        for digest in self.digests()?.into_iter().filter(|digest| Some(*digest) != except) {
+        for digest in self.digests()? {
             let dir = self.bundles().join(digest.hex());
+            let known = damaged.filter(|(damaged, _)| *damaged == digest);
+            let own = if known.is_some() { None } else { outline(&dir) };
             // One that is damaged, or removed just now, has nothing for us.
-            let Some(outline) = outline(&dir) else { continue };
+            let Some(outline) = known.map(|(_, outline)| outline).or(own.as_ref()) else {
+                continue;
+            };
             let mut files: HashMap<usize, Option<Arc<File>>> = HashMap::new();
             for piece in outline.pieces() {
                 let Frame::Data { raw, .. } = piece.frame else { continue };

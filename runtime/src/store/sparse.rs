@@ -115,7 +115,7 @@ impl SparseFile {
 }
 
 fn shares(file: &File) -> bool {
-    fstatfs(file).is_ok_and(|stat| SHARING.contains(&(stat.f_type as i64)))
+    fstatfs(file).is_ok_and(|stat| SHARING.contains(&(stat.f_type)))
 }
 
 /// How many bytes at the start of `buf`, which belongs at offset `at`, are blocks that are all zero

@@ -5,4 +5,5 @@ mod debian;
 mod flatten;
 mod inspect;
 mod kernel;
+mod pull;
 mod tidy;

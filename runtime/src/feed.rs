@@ -212,7 +212,8 @@ fn read_file(path: &Path) -> Result<Option<Config>> {
         Ok(_) => fs::read_to_string(path).map_err(about)?,
     };
     let wrong = |why: String| Error::input(format!("{}: {why}", path.display()));
-    let config: Config = toml::from_str(&text).map_err(|e| wrong(place(&text, &e)).hint(SHAPE))?;
+    let config: Config =
+        toml::from_str(&text).map_err(|e| wrong(toml_place(&text, &e)).hint(SHAPE))?;
     let mut names = HashSet::new();
     for listed in &config.catalog {
         if !names.insert(&listed.name) {
@@ -228,7 +229,7 @@ fn read_file(path: &Path) -> Result<Option<Config>> {
 const SHAPE: &str = "imgrun pull --help shows what it looks like";
 
 /// One line: where in the text, and what is wrong there.
-fn place(text: &str, e: &toml::de::Error) -> String {
+pub(crate) fn toml_place(text: &str, e: &toml::de::Error) -> String {
     let message = e.message().lines().next().unwrap_or_default().to_string();
     let Some(span) = e.span() else { return message };
     let line = text.get(..span.start).map_or(0, |before| before.matches('\n').count()) + 1;

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use bundle::Piece;
 use imgrun::feed::Feed;
+use imgrun::offer::Offer;
 use imgrun::{Error, Result, Unit};
 
-use super::pull::{Offer, SourceArgs};
+use super::pull::SourceArgs;
 use super::{Shell, say};
 
 /// Write the packed file that a bundle came from: for a machine without a network

@@ -12,6 +12,7 @@ mod rm;
 mod run;
 mod session;
 mod stdio;
+mod sync;
 mod tty;
 mod verify;
 
@@ -50,6 +51,7 @@ Exit codes: 2 wrong usage, 3 wrong input, 4 not trusted, 5 network, 6 this machi
 enum Verb {
     Run(run::Args),
     Pull(pull::Args),
+    Sync(sync::Args),
     Import(import::Args),
     List(list::Args),
     Inspect(inspect::Args),
@@ -131,6 +133,7 @@ async fn perform(cli: Cli) -> ExitCode {
         // Its exit code is the guest's, or says that the command never ran.
         Verb::Run(args) => return args.run(&mut shell).await,
         Verb::Pull(args) => args.run(&mut shell).await,
+        Verb::Sync(args) => args.run(&mut shell).await,
         Verb::Import(args) => args.run(&mut shell).await,
         Verb::List(args) => args.run(&mut shell).await,
         Verb::Inspect(args) => args.run(&mut shell).await,

@@ -3,12 +3,11 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use bundle::{Arch, Digest, Kind, Piece};
-use imgrun::catalog::{Catalog, Entry};
+use bundle::{Arch, Kind};
 use imgrun::feed::{Feed, Flags};
-use imgrun::pull::{Options, Pulled, RATE_MIN, Wanted, kernel_of};
-use imgrun::tuf::Clock;
-use imgrun::{Cancel, Class, Error, Progress, Result, Store, Stored, Unit};
+use imgrun::offer::Offer;
+use imgrun::pull::{Options, Pulled, Wanted, kernel_of, parse_rate};
+use imgrun::{Cancel, Progress, Result, Store, Unit};
 use serde_json::{Value, json};
 
 use super::{Shell, say};
@@ -50,7 +49,7 @@ pub(super) struct SourceArgs {
     #[arg(long, value_name = "FILE")]
     catalogs: Option<PathBuf>,
     /// Bytes a second from the network, at most: 500K, 2M
-    #[arg(long, value_name = "BYTES", value_parser = rate)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
     limit_rate: Option<NonZeroU64>,
 }
 
@@ -71,21 +70,6 @@ Catalogs are listed in ~/.config/imgrun/catalogs.toml, else /etc/imgrun/catalogs
     \"file:/srv/mirror\",
   ]";
 
-/// `500K`, `2M`, `1G`, or bytes.
-fn rate(text: &str) -> Result<NonZeroU64, String> {
-    let digits = text.trim_end_matches(['K', 'M', 'G']);
-    let unit = match &text[digits.len()..] {
-        "" => 1,
-        "K" => 1 << 10,
-        "M" => 1 << 20,
-        "G" => 1 << 30,
-        _ => return Err("a whole number and K, M or G".to_string()),
-    };
-    let number: u64 = digits.parse().map_err(|_| "a whole number and K, M or G".to_string())?;
-    let rate = number.checked_mul(unit).filter(|rate| *rate >= RATE_MIN).and_then(NonZeroU64::new);
-    rate.ok_or_else(|| format!("at least {}K", RATE_MIN >> 10))
-}
-
 impl SourceArgs {
     /// Whether a catalog was named.
     pub(super) fn is_given(&self) -> bool {
@@ -105,126 +89,6 @@ impl SourceArgs {
         };
         Feed::all(&flags, store)
     }
-}
-
-/// A catalog that has what was asked for.
-pub(super) struct Offer {
-    feed: Feed,
-    pub(super) catalog: Catalog,
-}
-
-impl Offer {
-    /// The first of `feeds` that has the name.
-    pub(super) fn find(feeds: Vec<Feed>, wanted: &Wanted, progress: &Progress) -> Result<Self> {
-        let mut last = None;
-        for mut feed in feeds {
-            let catalog = feed.catalog(Clock::now(), progress)?;
-            let offer = Offer { feed, catalog };
-            if wanted.is_named_in(&offer.catalog) {
-                return Ok(offer);
-            }
-            last = Some(offer);
-        }
-        // Whose error says what there is.
-        last.ok_or_else(|| Error::trust("no catalog is known here"))
-    }
-
-    /// The first of `feeds` that lists the bundle with this digest; what was withdrawn, too.
-    pub(super) fn of_digest(
-        feeds: Vec<Feed>,
-        digest: Digest,
-        progress: &Progress,
-    ) -> Result<Option<Self>> {
-        for mut feed in feeds {
-            let catalog = feed.catalog(Clock::now(), progress)?;
-            if catalog.entries.iter().any(|e| e.digest == digest) {
-                return Ok(Some(Offer { feed, catalog }));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Repairs a bundle that the catalog lists; returns how many bytes were fetched.
-    pub(super) fn repair(
-        &self,
-        store: &Store,
-        digest: Digest,
-        options: &Options,
-        progress: &Progress,
-        cancel: &Cancel,
-    ) -> Result<u64> {
-        let entry = self.entry(digest)?;
-        let pulled = store.repair(entry, &self.feed.depots, options, progress, cancel)?;
-        Ok(pulled.fetched_bytes)
-    }
-
-    /// The packed bytes of one frame of a bundle that the catalog lists.
-    pub(super) fn frame(
-        &self,
-        store: &Store,
-        digest: Digest,
-        piece: &Piece,
-        progress: &Progress,
-    ) -> Result<Vec<u8>> {
-        store.packed_frame(self.entry(digest)?, &self.feed.depots, piece, progress)
-    }
-
-    fn entry(&self, digest: Digest) -> Result<&Entry> {
-        let entry = self.catalog.entries.iter().find(|e| e.digest == digest);
-        entry.ok_or_else(|| Error::bug(format!("{digest} is not listed")))
-    }
-
-    pub(super) fn pull(
-        &self,
-        store: &Store,
-        entry: &Entry,
-        options: &Options,
-        progress: &Progress,
-        cancel: &Cancel,
-    ) -> Result<Pulled> {
-        store.pull(entry, &self.feed.depots, options, progress, cancel)
-    }
-}
-
-/// The image that `reference` names: one that is here, or else one that a configured catalog has,
-/// which is then pulled.
-pub(super) fn image(
-    store: &Store,
-    reference: &str,
-    progress: &Progress,
-    cancel: &Cancel,
-) -> Result<Stored> {
-    let missing = match store.find(reference, Some(Kind::Image), progress) {
-        Err(e) if e.class() == Class::Input => e,
-        found => return found,
-    };
-    let Ok(wanted) = reference.parse::<Wanted>() else { return Err(missing) };
-    if !Feed::is_any_known()? {
-        return Err(missing);
-    }
-    progress.note(format!("{reference} is not here: looking for it in the catalogs"));
-    let offer = Offer::find(SourceArgs::default().feeds(store)?, &wanted, progress)?;
-    let entry = wanted.choose(&offer.catalog, Arch::host())?;
-    Ok(offer.pull(store, entry, &Options::default(), progress, cancel)?.bundle)
-}
-
-/// Makes sure that the kernel which `image` names is here, if a configured catalog has it.
-pub(super) fn kernel(
-    store: &Store,
-    image: &Stored,
-    progress: &Progress,
-    cancel: &Cancel,
-) -> Result<()> {
-    let Some(reference) = &image.manifest.kernel else { return Ok(()) };
-    if store.by_digest(reference.digest)?.is_some() || !Feed::is_any_known()? {
-        return Ok(());
-    }
-    let feeds = SourceArgs::default().feeds(store)?;
-    if let Some(offer) = Offer::of_digest(feeds, reference.digest, progress)? {
-        let entry = kernel_of(&offer.catalog, reference)?;
-        offer.pull(store, entry, &Options::default(), progress, cancel)?;
-    }
-    Ok(())
 }
 
 impl Args {

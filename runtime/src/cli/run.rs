@@ -11,13 +11,13 @@ use clap::ValueEnum;
 use imgrun::{
     Accel, AccelChoice, Class, Decision, EXIT_NOT_RUN, Error, Exec, FaultCode, Hostname, Kernel,
     KvmEvidence, MEMORY_MIB_DEFAULT, Machine, NotRun, Result, Spec, Status, Stored, boot_max,
-    check_arch, check_exec, choose_accel,
+    check_arch, check_exec, choose_accel, offer,
 };
 use serde_json::json;
 
 use super::session::{Outcome, Streams, attach};
 use super::tty::{self, RawTerminal};
-use super::{Shell, fail, pull, say};
+use super::{Shell, fail, say};
 
 /// Boot an image, run a command in it, throw the machine away
 ///
@@ -193,14 +193,14 @@ impl Args {
             let file = Some(PathBuf::from(&reference)).filter(|_| is_file(&reference));
             let image = match &file {
                 Some(file) => store.import(file, progress, cancel)?.bundle,
-                None => pull::image(&store, &reference, progress, cancel)?,
+                None => offer::image(&store, &reference, progress, cancel)?,
             };
             if image.manifest.kind != bundle::Kind::Image {
                 return Err(Error::input(format!("{} is a kernel, not an image", image.title())));
             }
             check_arch(image.manifest.arch).map_err(|e| e.within(image.title()))?;
             if file.is_none() && kernel.is_none() {
-                pull::kernel(&store, &image, progress, cancel)?;
+                offer::kernel(&store, &image, progress, cancel)?;
             }
             let beside = file.as_deref().map(|f| f.parent().unwrap_or(Path::new("")));
             let kernel = store.kernel(&image, kernel.as_deref(), beside, progress, cancel)?;

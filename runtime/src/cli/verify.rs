@@ -1,10 +1,11 @@
 //! `imgrun verify [NAME…]`
 
 use bundle::Digest;
+use imgrun::offer::Offer;
 use imgrun::{Cancel, Class, Damage, Error, Progress, Result, Store};
 use serde_json::{Value, json};
 
-use super::pull::{Offer, SourceArgs};
+use super::pull::SourceArgs;
 use super::{Shell, say};
 
 /// Compare bundles in the local store with what they were, byte for byte
@@ -86,7 +87,7 @@ impl Args {
 }
 
 /// Fetches what is damaged of a bundle; returns how many bytes that were.
-pub(super) fn repair(
+fn repair(
     store: &Store,
     digest: Digest,
     source: &SourceArgs,
@@ -98,7 +99,8 @@ pub(super) fn repair(
         Error::input(format!("no catalog lists {digest}"))
             .hint("remove it, and import the file that it came from: imgrun rm, imgrun import")
     })?;
-    offer.repair(store, digest, &source.options(), progress, cancel)
+    let pulled = offer.repair(store, digest, &source.options(), progress, cancel)?;
+    Ok(pulled.fetched_bytes)
 }
 
 impl Finding {

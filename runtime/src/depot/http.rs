@@ -33,9 +33,29 @@ pub struct Http {
     base: Url,
     client: Client,
     /// One for all requests: connections live in it.
-    runtime: Arc<Runtime>,
+    runtime: Arc<Loop>,
     /// It has sent a whole file where a part was asked for.
     whole_only: Arc<AtomicBool>,
+}
+
+/// An event loop that can be dropped anywhere: tokio's own waits for its threads (names are looked up
+/// on one), which is forbidden within asynchronous code.
+#[derive(Debug)]
+struct Loop(Option<Runtime>);
+
+impl Loop {
+    fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let runtime = self.0.as_ref().ok_or_else(|| Error::bug("the event loop has ended"))?;
+        runtime.block_on(work)
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// What is asked for.
@@ -74,7 +94,7 @@ impl Http {
             .build()
             .map_err(|e| Error::host("start an asynchronous runtime").because(e))?;
         let whole_only = Arc::default();
-        Ok(Http { base, client, runtime: Arc::new(runtime), whole_only })
+        Ok(Http { base, client, runtime: Arc::new(Loop(Some(runtime))), whole_only })
     }
 
     fn url(&self, key: &str) -> Result<Url> {

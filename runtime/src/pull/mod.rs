@@ -44,7 +44,7 @@ use rate::Rate;
 use sources::Sources;
 use supply::Supply;
 
-pub use rate::RATE_MIN;
+pub use rate::{RATE_MIN, parse_rate};
 pub use wanted::{Wanted, Which, kernel_of};
 
 /// Space that is left free, for the file system's own needs and other processes.
@@ -127,6 +127,26 @@ impl Store {
         let mut pull = Pull::new(self, entry, depots, progress, cancel);
         pull.is_repair = true;
         pull.run(claim, options)
+    }
+
+    /// The bytes that [`Store::pull`] or [`Store::repair`] would fetch now, but for the draft of a
+    /// pull that was cut.
+    ///
+    /// # Errors
+    /// As [`Store::pull`].
+    pub fn cost(
+        &self,
+        entry: &Entry,
+        depots: &[Arc<dyn Depot>],
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<u64> {
+        let mut pull = Pull::new(self, entry, depots, progress, cancel);
+        pull.is_repair = !matches!(self.by_digest(entry.digest), Ok(None));
+        let outline = pull.sources.outline(progress)?;
+        let plan = pull.plan(&outline, &vec![false; outline.pieces().len()])?;
+        let spans = span::spans(&outline, &plan.lacking(), pull.sources.sends_parts());
+        Ok(pull.sources.fetched() + spans.iter().map(|span| span.frame_bytes()).sum::<u64>())
     }
 
     /// The packed bytes of one frame of the bundle of `entry`, checked.

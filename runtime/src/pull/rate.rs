@@ -10,6 +10,24 @@ pub const RATE_MIN: u64 = 16 << 10;
 /// What may come at once after a silence: a fifth of a second's worth.
 const BURST_PART: u64 = 5;
 
+/// `500K`, `2M`, `1G`, or bytes: a second.
+///
+/// # Errors
+/// What is wanted, where it is something else.
+pub fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    let digits = text.trim_end_matches(['K', 'M', 'G']);
+    let unit = match &text[digits.len()..] {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return Err("a whole number and K, M or G".to_string()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "a whole number and K, M or G".to_string())?;
+    let rate = number.checked_mul(unit).filter(|rate| *rate >= RATE_MIN).and_then(NonZeroU64::new);
+    rate.ok_or_else(|| format!("at least {}K", RATE_MIN >> 10))
+}
+
 /// A limit, or none.
 #[derive(Debug)]
 pub(super) struct Rate {

@@ -185,7 +185,8 @@ impl Claim {
     }
 }
 
-fn lock(path: &Path, cancel: &Cancel) -> Result<File> {
+/// Waits for the lock on a file that is there for nothing else.
+pub(crate) fn lock(path: &Path, cancel: &Cancel) -> Result<File> {
     let about = |e| Error::io(path.display(), e);
     let mut options = fs::OpenOptions::new();
     let file = options.create(true).write(true).truncate(false).open(path).map_err(about)?;

@@ -35,7 +35,7 @@ use bundle::{Arch, Digest, Kind, MANIFEST_BYTES_MAX, Manifest};
 use crate::lease::Lease;
 use crate::{Error, Progress, Result};
 
-pub(crate) use claim::Claim;
+pub(crate) use claim::{Claim, lock};
 pub(crate) use draft::Draft;
 pub use gc::{Garbage, Hold, KEEP_DEFAULT};
 pub use import::Imported;

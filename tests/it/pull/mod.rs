@@ -7,6 +7,7 @@ mod kills;
 mod many;
 mod server;
 mod store;
+mod sync;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -35,17 +36,23 @@ fn noise(bytes: usize, seed: u64) -> Vec<u8> {
 }
 
 impl Depot {
+    /// An empty one.
+    fn new() -> Depot {
+        let depot = Depot { world: World::new() };
+        depot.imgtool(&["key", "new", "me", "--no-passphrase"]);
+        depot.imgtool(&["catalog", "init", &depot.address(), "--key", "me"]);
+        depot
+    }
+
     /// The one that all tests read.
     fn shared() -> &'static Depot {
         static SHARED: OnceLock<Depot> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let depot = Depot { world: World::new() };
-            depot.imgtool(&["key", "new", "me", "--no-passphrase"]);
-            depot.imgtool(&["catalog", "init", &depot.address(), "--key", "me"]);
+            let depot = Depot::new();
             for version in ["1", "2", "3"] {
                 depot.publish(version);
             }
-            depot.imgtool(&["catalog", "yank", &depot.address(), "t:3", "--reason", "it leaks"]);
+            depot.yank("t:3");
             depot
         })
     }
@@ -57,11 +64,18 @@ impl Depot {
         imgtool_tests::finish(command).ok()
     }
 
+    fn yank(&self, what: &str) {
+        self.imgtool(&["catalog", "yank", &self.address(), what, "--reason", "it leaks"]);
+    }
+
     fn publish(&self, version: &str) {
         let world = &self.world;
         world.write("tree/common/a", noise(COMMON_BYTES / 2, 1));
         world.write("tree/common/b", noise(COMMON_BYTES / 2, 2));
-        world.write("tree/own", noise(OWN_BYTES, 2 + version.parse::<u64>().unwrap()));
+        world.write(
+            "tree/own",
+            noise(OWN_BYTES, 2 + version.replace('.', "").parse::<u64>().unwrap()),
+        );
         world.run("tar", ["-cf", "root.tar", "--owner=0", "--group=0", "-C", "tree", "."]).ok();
         let recipe =
             format!("name = \"t\"\nversion = \"{version}\"\n[source]\ntarball = \"root.tar\"\n");

@@ -56,15 +56,20 @@ pub mod depot;
 mod disk;
 mod doctor;
 mod error;
+pub mod feed;
 mod guest;
 pub mod interrupt;
 mod kvm;
 mod lease;
 mod machine;
 mod network;
+pub mod offer;
 mod progress;
+pub mod pull;
+pub mod retry;
 mod spec;
 mod store;
+pub mod sync;
 pub mod terminal;
 pub mod tool;
 mod tsc;
@@ -87,7 +92,7 @@ pub use spec::{
     Accel, CMDLINE_BYTES_MAX, CPUS_MAX, HOSTNAME_BYTES_MAX, Hostname, MEMORY_MIB_DEFAULT,
     MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT, check_arch,
 };
-pub use store::{Imported, Kernel, Store, Stored};
+pub use store::{Damage, Garbage, Hold, Imported, KEEP_DEFAULT, Kernel, Store, Stored};
 pub use tool::Tool;
 pub use tsc::tsc_khz;
 pub use vmm::{Launch, launch};

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use imgrun::{
     Accel, AccelChoice, Class, Decision, EXIT_NOT_RUN, Error, Exec, FaultCode, Hostname, Kernel,
     KvmEvidence, MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Status, Stored,
-    boot_max, check_arch, check_exec, choose_accel,
+    boot_max, check_arch, check_exec, choose_accel, offer,
 };
 use serde_json::json;
 
@@ -22,8 +22,9 @@ use super::{Shell, fail, say};
 /// Boot an image, run a command in it, throw the machine away
 ///
 /// IMAGE is a file (it is imported first: ./debian-12-x86_64.tar.zst), or the name of a bundle
-/// that was imported (debian, debian:12, or digits of its digest). The image itself is never
-/// changed; what the machine writes goes with it.
+/// that is here (debian, debian:12, or digits of its digest). What is not here is pulled from the
+/// configured catalogs (imgrun pull --help). The image itself is never changed; what the machine
+/// writes goes with it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct Args {
@@ -177,6 +178,7 @@ impl Args {
         // Before the machine is booted for nothing.
         check_exec(&exec)?;
         let (image, kernel) = self.resolve(shell).await?;
+        let _hold = image.hold()?;
         let accel = self.accel.into();
         let Decision { accel, note } = choose_accel(accel, || KvmEvidence::gather(false))?;
         let spec = self.spec(&image, &kernel, accel);
@@ -213,12 +215,15 @@ impl Args {
             let file = Some(PathBuf::from(&reference)).filter(|_| is_file(&reference));
             let image = match &file {
                 Some(file) => store.import(file, progress, cancel)?.bundle,
-                None => store.find(&reference, Some(bundle::Kind::Image), progress)?,
+                None => offer::image(&store, &reference, progress, cancel)?,
             };
             if image.manifest.kind != bundle::Kind::Image {
                 return Err(Error::input(format!("{} is a kernel, not an image", image.title())));
             }
             check_arch(image.manifest.arch).map_err(|e| e.within(image.title()))?;
+            if file.is_none() && kernel.is_none() {
+                offer::kernel(&store, &image, progress, cancel)?;
+            }
             let beside = file.as_deref().map(|f| f.parent().unwrap_or(Path::new("")));
             let kernel = store.kernel(&image, kernel.as_deref(), beside, progress, cancel)?;
             Ok((image, kernel))

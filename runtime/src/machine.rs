@@ -1,7 +1,7 @@
 //! A bundle that is running.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use agent::Exec;
@@ -35,6 +35,7 @@ pub struct Machine {
     console: Console,
     _guard: Option<Guard>,
     _lease: Option<Lease>,
+    upper: PathBuf,
     booted_in: Duration,
 }
 
@@ -113,7 +114,16 @@ impl Machine {
             guest = Guest::greet(agent) => match guest {
                 Ok(guest) => {
                     let booted_in = began.elapsed();
-                    return Ok(Machine { guest, vmm, console, _guard: guard, _lease: lease, booted_in });
+                    let upper = upper.path.clone();
+                    return Ok(Machine {
+                        guest,
+                        vmm,
+                        console,
+                        _guard: guard,
+                        _lease: lease,
+                        upper,
+                        booted_in,
+                    });
                 }
                 Err(e) => (e, ENDING_MAX),
             },
@@ -131,6 +141,13 @@ impl Machine {
     /// The session with the agent.
     pub fn guest(&self) -> &Guest {
         &self.guest
+    }
+
+    /// The disk that takes what the machine writes: ext4, with overlayfs' upper directory in it as
+    /// `upper`. It is whole after [`Machine::shutdown`]; open it before, as one that
+    /// [`Machine::boot`] made is removed there.
+    pub fn upper_disk(&self) -> &Path {
+        &self.upper
     }
 
     /// The VMM's process id.

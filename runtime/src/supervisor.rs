@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::kept::{End, Kept, Turn, now_unix_s};
 use crate::log::Log;
-use crate::{EXIT_NOT_RUN, Error, Exec, Machine, Result, Running, Status, Store, Wish};
+use crate::{EXIT_NOT_RUN, Error, Exec, Hold, Machine, Result, Running, Status, Store, Wish};
 
 /// Clients at a time; more wait to be let in.
 const CLIENTS_MAX: usize = 64;
@@ -33,6 +33,7 @@ pub struct Supervisor {
     machine: Machine,
     listener: UnixListener,
     command: Option<Running>,
+    _hold: Hold,
 }
 
 impl Supervisor {
@@ -47,7 +48,7 @@ impl Supervisor {
         turn: Turn,
         boot_max: Duration,
     ) -> Result<Supervisor> {
-        let spec = kept.spec(store)?;
+        let (spec, hold) = kept.spec(store)?;
         spec.check()?;
         kept.set_end(None)?;
         let console = Log::create(&kept.console())?;
@@ -66,7 +67,7 @@ impl Supervisor {
             None => None,
         };
         let listener = kept.listen()?;
-        Ok(Supervisor { kept, turn, machine, listener, command })
+        Ok(Supervisor { kept, turn, machine, listener, command, _hold: hold })
     }
 
     /// From the start of the VMM to the agent's answer.
@@ -79,7 +80,7 @@ impl Supervisor {
     /// # Errors
     /// `Host` where its end can not be noted, or it can not be removed.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<End> {
-        let Supervisor { kept, turn, machine, listener, command } = self;
+        let Supervisor { kept, turn, machine, listener, command, _hold } = self;
         let has_command = command.is_some();
         let log = RefCell::new(Log::create(&kept.output())?);
         let ended = {

@@ -7,6 +7,8 @@ mod debian;
 mod micro;
 mod minimal;
 mod network;
+mod steps;
+mod trial;
 
 use std::path::PathBuf;
 

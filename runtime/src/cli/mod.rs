@@ -4,18 +4,24 @@ mod command;
 mod create;
 mod doctor;
 mod exec;
+mod export;
+mod gc;
 mod import;
+mod inspect;
 mod interrupt;
 mod lifecycle;
 mod list;
 mod logs;
 mod ps;
+mod pull;
 mod rm;
 mod run;
 mod session;
 mod stdio;
 mod supervise;
+mod sync;
 mod tty;
+mod verify;
 
 use std::future::Future;
 use std::io::Write;
@@ -63,9 +69,15 @@ enum Verb {
     Console(logs::Console),
     Ps(ps::Args),
     Supervise(supervise::Args),
+    Pull(pull::Args),
+    Sync(sync::Args),
     Import(import::Args),
     List(list::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Export(export::Args),
     Rm(rm::Args),
+    Gc(gc::Args),
     Doctor(doctor::Args),
     /// Print the version
     Version,
@@ -150,9 +162,15 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Logs(args) => args.run(&mut shell).await,
         Verb::Console(args) => args.run(&mut shell).await,
         Verb::Ps(args) => args.run(&mut shell).await,
+        Verb::Pull(args) => args.run(&mut shell).await,
+        Verb::Sync(args) => args.run(&mut shell).await,
         Verb::Import(args) => args.run(&mut shell).await,
         Verb::List(args) => args.run(&mut shell).await,
+        Verb::Inspect(args) => args.run(&mut shell).await,
+        Verb::Verify(args) => args.run(&mut shell).await,
+        Verb::Export(args) => args.run(&mut shell).await,
         Verb::Rm(args) => args.run(&mut shell).await,
+        Verb::Gc(args) => args.run(&mut shell).await,
         Verb::Doctor(args) => args.run(&mut shell).await,
         Verb::Version => say(&format!("imgrun {}", env!("CARGO_PKG_VERSION"))),
     };

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use imgrun::kept::{self, Intent, Kept};
 use imgrun::{
-    Accel, AccelChoice, Class, Decision, Error, Exec, Hostname, Kernel, KvmEvidence,
+    Accel, AccelChoice, Class, Decision, Error, Exec, Hold, Hostname, Kernel, KvmEvidence,
     MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Stored, boot_max, check_arch,
-    check_exec, choose_accel,
+    check_exec, choose_accel, offer,
 };
 use serde_json::json;
 
@@ -21,8 +21,9 @@ use super::{Shell, say, supervise, tty};
 /// Boot an image, run a command in it, throw the machine away
 ///
 /// IMAGE is a file (it is imported first: ./debian-12-x86_64.tar.zst), or the name of a bundle
-/// that was imported (debian, debian:12, or digits of its digest). The image itself is never
-/// changed; what the machine writes goes with it.
+/// that is here (debian, debian:12, or digits of its digest). What is not here is pulled from the
+/// configured catalogs (imgrun pull --help). The image itself is never changed; what the machine
+/// writes goes with it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct Args {
@@ -140,7 +141,7 @@ impl Args {
     pub(super) async fn detach(mut self, shell: &mut Shell, start: bool) -> Done {
         let command = (!self.command.is_empty()).then(|| self.exec());
         command.as_ref().map_or(Ok(()), check_exec)?;
-        let (spec, image, kernel) = self.prepare(shell).await?;
+        let (spec, image, kernel, _hold) = self.prepare(shell).await?;
         let command = command.map(|exec| kept::Command {
             argv: exec.argv,
             env: exec.env,
@@ -186,7 +187,7 @@ impl Args {
         let exec = self.exec();
         // Before the machine is booted for nothing.
         check_exec(&exec)?;
-        let (spec, image, kernel) = self.prepare(shell).await?;
+        let (spec, image, kernel, _hold) = self.prepare(shell).await?;
         let store = shell.store().await?;
         let limit = self.boot_timeout.unwrap_or(boot_max(spec.accel));
         let machine = Machine::boot(&store, &spec, limit);
@@ -206,9 +207,10 @@ impl Args {
         Ok(Report { image, kernel, accel: spec.accel, boot, exec, outcome })
     }
 
-    /// What is to be booted.
-    async fn prepare(&self, shell: &mut Shell) -> Result<(Spec, Stored, Kernel)> {
+    /// What is to be booted, and the right to the image.
+    async fn prepare(&self, shell: &mut Shell) -> Result<(Spec, Stored, Kernel, Hold)> {
         let (image, kernel) = self.resolve(shell).await?;
+        let hold = image.hold()?;
         let accel = self.accel.into();
         let Decision { accel, note } = choose_accel(accel, || KvmEvidence::gather(false))?;
         let spec = self.spec(&image, &kernel, accel);
@@ -216,7 +218,7 @@ impl Args {
         if let Some(note) = note {
             shell.progress.note(note);
         }
-        Ok((spec, image, kernel))
+        Ok((spec, image, kernel, hold))
     }
 
     /// The image and its kernel, imported where they are files.
@@ -227,12 +229,15 @@ impl Args {
             let file = Some(PathBuf::from(&reference)).filter(|_| is_file(&reference));
             let image = match &file {
                 Some(file) => store.import(file, progress, cancel)?.bundle,
-                None => store.find(&reference, Some(bundle::Kind::Image), progress)?,
+                None => offer::image(&store, &reference, progress, cancel)?,
             };
             if image.manifest.kind != bundle::Kind::Image {
                 return Err(Error::input(format!("{} is a kernel, not an image", image.title())));
             }
             check_arch(image.manifest.arch).map_err(|e| e.within(image.title()))?;
+            if file.is_none() && kernel.is_none() {
+                offer::kernel(&store, &image, progress, cancel)?;
+            }
             let beside = file.as_deref().map(|f| f.parent().unwrap_or(Path::new("")));
             let kernel = store.kernel(&image, kernel.as_deref(), beside, progress, cancel)?;
             Ok((image, kernel))

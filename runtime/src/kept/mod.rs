@@ -28,7 +28,8 @@ use tokio::net::{UnixListener, UnixStream};
 use self::intent::SCHEMA;
 use crate::lease::{Lease, is_still};
 use crate::{
-    Accel, Class, Error, Guest, HOSTNAME_BYTES_MAX, Hostname, Kernel, Network, Result, Spec, Store,
+    Accel, Class, Error, Guest, HOSTNAME_BYTES_MAX, Hold, Hostname, Kernel, Network, Result, Spec,
+    Store, Stored,
 };
 
 pub(crate) use intent::now_unix_s;
@@ -185,22 +186,25 @@ impl Kept {
         Ok(all)
     }
 
-    /// The machine to boot.
+    /// The machine to boot, with the right to its image.
     ///
     /// # Errors
     /// `Input` where the image or the kernel has been removed, or a word is none of ours.
-    pub(crate) fn spec(&self, store: &Store) -> Result<Spec> {
+    pub(crate) fn spec(&self, store: &Store) -> Result<(Spec, Hold)> {
         let intent = &self.intent;
         let gone = || Error::input(format!("its image {} was removed", intent.image_title));
         let image = store.by_digest(intent.image)?.ok_or_else(gone)?;
+        let hold = image.hold()?;
         if !intent.kernel.exists() {
             return Err(Error::input(format!("its kernel {} was removed", intent.kernel_title)));
         }
         let (vmlinux, title) = (intent.kernel.clone(), intent.kernel_title.clone());
+        // gc spares what a machine names.
+        let kernel = Kernel { vmlinux, title, hold: None };
         let unknown = |word: &str| Error::input(format!("{INTENT}: what is {word:?}?"));
         let accel = Accel::from_name(&intent.accel).ok_or_else(|| unknown(&intent.accel))?;
         let network = Network::from_name(&intent.network);
-        let mut spec = Spec::new(&image, &Kernel { vmlinux, title }, accel);
+        let mut spec = Spec::new(&image, &kernel, accel);
         spec.cpus = intent.cpus;
         spec.memory_mib = intent.memory_mib;
         spec.upper_bytes = intent.upper_bytes;
@@ -209,7 +213,12 @@ impl Kept {
             None => self.name.clone(),
         };
         spec.network = network.ok_or_else(|| unknown(&intent.network))?;
-        Ok(spec)
+        Ok((spec, hold))
+    }
+
+    /// Whether it needs this bundle to start.
+    pub(crate) fn names(&self, stored: &Stored) -> bool {
+        self.intent.image == stored.digest || self.intent.kernel.starts_with(stored.path(""))
     }
 
     /// The disk with what it has written.

@@ -23,7 +23,7 @@ pub(crate) const GUEST: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 0, 2, 15), 24);
 /// The router that the guest sees.
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// Passes questions for names on to the host's own name server.
-pub(crate) const NAMESERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+pub const NAMESERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
 impl Network {
     /// `none` or `user`.

@@ -43,7 +43,8 @@ fn start() -> Result<Infallible, String> {
     mount_at("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755")?;
     let text = fs::read_to_string("/proc/cmdline").map_err(|e| format!("/proc/cmdline: {e}"))?;
     let words = cmdline::parse(&text)?;
-    let upper = overlay::enter(words.upper.as_deref(), &["/proc", "/sys", "/dev"])?;
+    let upper =
+        overlay::enter(words.upper.as_deref(), words.plain_upper, &["/proc", "/sys", "/dev"])?;
     name_host(&words)?;
     if let Some(network) = &words.network {
         network::configure(network)?;

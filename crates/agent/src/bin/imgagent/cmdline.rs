@@ -19,6 +19,9 @@ pub(crate) struct Words {
     pub(crate) init: Init,
     /// `imgtool.upper=SERIAL`: the disk whose file system takes what is written; memory if absent.
     pub(crate) upper: Option<String>,
+    /// `imgtool.redirect=off`: a renamed directory is copied, so that the upper file system says by
+    /// itself what was changed. For machines that build images.
+    pub(crate) plain_upper: bool,
     /// `imgtool.hostname=NAME`
     pub(crate) hostname: Option<String>,
     /// `imgtool.net=ADDRESS/PREFIX,GATEWAY,NAMESERVER`: the one interface; IPv4.
@@ -38,6 +41,7 @@ pub(crate) fn parse(text: &str) -> Result<Words, String> {
             Some(("init", "agent")) => words.init = Init::Agent,
             Some(("init", "systemd")) => words.init = Init::Systemd,
             Some(("upper", serial)) if !serial.is_empty() => words.upper = Some(serial.into()),
+            Some(("redirect", "off")) => words.plain_upper = true,
             Some(("hostname", name))
                 if !name.is_empty()
                     && name.len() <= HOSTNAME_BYTES_MAX
@@ -70,12 +74,13 @@ mod tests {
 
     #[test]
     fn words_of_others_are_left_alone() {
-        let text = "root=/dev/vda ro quiet imgtool.init=systemd imgtool.upper=up0 \
+        let text = "root=/dev/vda ro quiet imgtool.init=systemd imgtool.upper=up0 imgtool.redirect=off \
                     imgtool.hostname=web-1.x imgtool.net=10.0.2.15/24,10.0.2.2,10.0.2.3 \
                     init=/usr/lib/imgtool/imgagent\n";
         let expected = Words {
             init: Init::Systemd,
             upper: Some("up0".into()),
+            plain_upper: true,
             hostname: Some("web-1.x".into()),
             network: Some(Network {
                 address: [10, 0, 2, 15].into(),
@@ -91,6 +96,7 @@ mod tests {
             "upper=",
             "hostname=a/b",
             "new=1",
+            "redirect=on",
             "net=",
             "net=10.0.2.15,10.0.2.2,10.0.2.3",
         ];

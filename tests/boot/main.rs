@@ -4,6 +4,7 @@
 mod broken;
 mod containers;
 mod debian;
+mod kept;
 mod micro;
 mod minimal;
 mod network;

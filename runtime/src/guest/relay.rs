@@ -44,27 +44,25 @@ pub(super) struct Relayed {
 /// What waits to be written to a client.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    state: Mutex<Waiting>,
+    bytes: Mutex<Vec<u8>>,
     changed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    bytes: Vec<u8>,
-    too_many: bool,
+    too_many: Notify,
 }
 
 impl Outbox {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn push(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = self.lock();
+        if bytes.len() > CLIENT_BYTES_MAX {
+            self.too_many.notify_one();
+            return;
+        }
+        write(&mut bytes);
+        drop(bytes);
+        self.changed.notify_one();
     }
 
-    fn push(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = self.lock();
-        write(&mut state.bytes);
-        state.too_many |= state.bytes.len() > CLIENT_BYTES_MAX;
-        drop(state);
-        self.changed.notify_one();
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send(&self, channel: u32, message: &Message) {
@@ -74,19 +72,22 @@ impl Outbox {
         });
     }
 
-    /// Writes what waits, until the client is gone or does not read.
+    /// Writes what waits, until the client is gone or too much waits for it.
     async fn send_all<S: AsyncWrite>(&self, mut write: WriteHalf<S>) {
-        loop {
-            let (bytes, too_many) = {
-                let mut state = self.lock();
-                (std::mem::take(&mut state.bytes), state.too_many)
-            };
-            if too_many || (!bytes.is_empty() && write.write_all(&bytes).await.is_err()) {
-                return;
+        let send = async {
+            loop {
+                let bytes = std::mem::take(&mut *self.lock());
+                if !bytes.is_empty() && write.write_all(&bytes).await.is_err() {
+                    return;
+                }
+                if bytes.is_empty() {
+                    self.changed.notified().await;
+                }
             }
-            if bytes.is_empty() {
-                self.changed.notified().await;
-            }
+        };
+        tokio::select! {
+            () = send => {}
+            () = self.too_many.notified() => {}
         }
     }
 }

@@ -89,7 +89,7 @@ pub use error::{Class, EXIT_NOT_RUN, EXIT_TIMED_OUT, Error, Result};
 pub use guest::{Control, Guest, NotRun, Output, Running, Stdin, Wish, check_exec};
 pub use kvm::{Evidence as KvmEvidence, Guest as KvmGuest};
 pub use machine::{BOOT_MAX_KVM, BOOT_MAX_TCG, Machine, boot_max};
-pub use network::{NAMESERVER, Network};
+pub use network::{Forward, NAMESERVER, Network};
 pub use progress::{Event, Progress, Stage, Unit};
 pub use spec::{
     Accel, CMDLINE_BYTES_MAX, CPUS_MAX, HOSTNAME_BYTES_MAX, Hostname, MEMORY_MIB_DEFAULT,

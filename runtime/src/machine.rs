@@ -104,7 +104,10 @@ impl Machine {
             Network::None => (None, None),
             Network::User => {
                 let ((out, out_end), (back, back_end)) = (stream_pair()?, stream_pair()?);
-                (Some(Guard::start(out, back)), Some([out_end, back_end]))
+                (
+                    Some(Guard::start(out, back, !spec.forwards.is_empty())),
+                    Some([out_end, back_end]),
+                )
             }
         };
         let ends = Ends { agent: agent_end, console: console_end, guard: guard_ends };

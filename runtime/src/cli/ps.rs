@@ -85,7 +85,7 @@ fn object(kept: &Kept, running: bool) -> Value {
         "name": kept.name.to_string(), "running": running, "image": intent.image_title,
         "digest": intent.image, "kernel": intent.kernel_title, "accel": intent.accel,
         "cpus": intent.cpus, "memory_mib": intent.memory_mib, "network": intent.network,
-        "hostname": intent.hostname, "removed_at_end": intent.remove,
+        "ports": intent.forwards, "hostname": intent.hostname, "removed_at_end": intent.remove,
         "created_unix_s": intent.created_unix_s, "written_bytes": written_bytes(kept),
         "end": kept.end().filter(|_| !running),
     })

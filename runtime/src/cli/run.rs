@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use imgrun::kept::{self, Intent, Kept};
 use imgrun::{
-    Accel, AccelChoice, Class, Decision, Error, Exec, Hold, Hostname, Kernel, KvmEvidence,
+    Accel, AccelChoice, Class, Decision, Error, Exec, Forward, Hold, Hostname, Kernel, KvmEvidence,
     MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Stored, boot_max, check_arch,
     check_exec, choose_accel, offer,
 };
@@ -46,6 +46,10 @@ pub(super) struct Args {
     /// Connect the machine: none, or user (outbound only; see below)
     #[arg(long, value_name = "HOW", default_value = "none")]
     network: NetworkArg,
+    /// Let a TCP port of this host lead to one of the machine's; only this host can connect where
+    /// no address is given
+    #[arg(short, long, value_name = "[ADDRESS:]PORT:PORT")]
+    port: Vec<Forward>,
     /// Boot this kernel instead of the image's: a vmlinux, or a kernel bundle
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -79,7 +83,7 @@ Examples:
 
 With --network user the machine reaches what this host reaches by IPv4, this host's own addresses
 included, and asks its name server; but not its loopback (127.0.0.0/8) and link-local addresses
-(169.254.0.0/16). Nothing reaches the machine.
+(169.254.0.0/16). What reaches the machine are the ports that --port names.
 
 Exit code: the command's own, 128+n where signal n ended it; 124 after --timeout, 125 where we
 failed (the machine did not boot, say), 126 where the command could not be executed, 127 where there
@@ -250,6 +254,7 @@ impl Args {
         spec.cpus = self.cpus;
         spec.memory_mib = self.memory;
         spec.network = self.network.into();
+        spec.forwards = self.port.clone();
         if let Some(hostname) = &self.hostname {
             spec.hostname = hostname.clone();
         }

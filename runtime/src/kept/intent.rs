@@ -35,6 +35,9 @@ pub struct Intent {
     pub hostname: Option<String>,
     /// `none` or `user`.
     pub network: String,
+    /// What leads in: `ADDRESS:PORT:PORT`.
+    #[serde(default)]
+    pub forwards: Vec<String>,
     /// The command whose end is the machine's; none: it runs until it is stopped.
     pub command: Option<Command>,
     /// Remove the machine when it ends.
@@ -90,6 +93,7 @@ impl Intent {
             upper_bytes: spec.upper_bytes,
             hostname: hostname.map(Hostname::to_string),
             network: spec.network.name().to_string(),
+            forwards: spec.forwards.iter().map(|f| f.to_string()).collect(),
             command,
             remove,
             created_unix_s: now_unix_s(),

@@ -213,6 +213,7 @@ impl Kept {
             None => self.name.clone(),
         };
         spec.network = network.ok_or_else(|| unknown(&intent.network))?;
+        spec.forwards = intent.forwards.iter().map(|f| f.parse()).collect::<Result<_>>()?;
         Ok((spec, hold))
     }
 

@@ -1,9 +1,11 @@
 //! How a machine is connected.
 
+mod forward;
 mod guard;
 
 use std::net::Ipv4Addr;
 
+pub use forward::Forward;
 pub(crate) use guard::Guard;
 
 /// How a machine is connected.
@@ -12,8 +14,8 @@ pub enum Network {
     /// Not at all.
     #[default]
     None,
-    /// Outbound IPv4 only, by the VMM's own sockets: no root, no interface of the host's, nothing
-    /// that could reach in. The guest reaches what the host reaches, the host's own addresses
+    /// Outbound IPv4 only, by the VMM's own sockets: no root, no interface of the host's; what
+    /// reaches in are [`crate::Spec::forwards`] alone. The guest reaches what the host reaches, the host's own addresses
     /// included, but for its loopback and link-local addresses (a cloud's metadata).
     User,
 }

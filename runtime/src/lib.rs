@@ -80,6 +80,7 @@ pub mod tuf;
 mod vmm;
 
 pub use accel::{AccelChoice, Decision, RING0_RATE_MIN, choose as choose_accel};
+pub use agent::copy::Copied;
 pub use agent::{Exec, Exit, FaultCode, Status, Terminal};
 pub use cancel::Cancel;
 pub use console::printable;

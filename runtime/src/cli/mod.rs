@@ -1,6 +1,7 @@
 //! The command line: one verb, one file.
 
 mod command;
+mod cp;
 mod create;
 mod doctor;
 mod exec;
@@ -65,6 +66,7 @@ enum Verb {
     Kill(lifecycle::Kill),
     Exec(exec::Args),
     Shell(exec::ShellArgs),
+    Cp(cp::Args),
     Logs(logs::Logs),
     Console(logs::Console),
     Ps(ps::Args),
@@ -159,6 +161,7 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Stop(args) => args.run(&mut shell).await,
         Verb::Restart(args) => args.run(&mut shell).await,
         Verb::Kill(args) => args.run(&mut shell).await,
+        Verb::Cp(args) => args.run(&mut shell).await,
         Verb::Logs(args) => args.run(&mut shell).await,
         Verb::Console(args) => args.run(&mut shell).await,
         Verb::Ps(args) => args.run(&mut shell).await,

@@ -97,6 +97,11 @@ fn a_machine_with_a_name_stays_and_keeps_what_it_has_written() {
         (Some(3), "web".into(), "err\n")
     );
     assert_eq!(machines.imgrun("exec -q web -- /no/such").code, Some(127));
+    let stats: Value = serde_json::from_str(&machines.imgrun("stats --json").ok().text()).unwrap();
+    assert_eq!(stats[0]["name"], "web");
+    let supervisor = stats[0]["supervisor_bytes"].as_u64().unwrap();
+    assert!((1 << 20..32 << 20).contains(&supervisor), "{stats}");
+    assert!(stats[0]["memory_bytes"].as_u64().unwrap() > 32 << 20, "{stats}");
     // Only this user can connect.
     let socket = machines.directory("web").join("socket").metadata().unwrap();
     assert!(socket.file_type().is_socket());
@@ -134,6 +139,11 @@ fn a_detached_command_has_a_log_and_its_end_is_the_machines() {
     assert_eq!(log, "out\nerr\nlate");
     let ps = machines.ps();
     assert_eq!((&ps[0]["running"], &ps[0]["end"]["code"]), (&false.into(), &7.into()));
+    // Its disk is as large as it was asked for.
+    let args = ["run", "-q", "--upper-size", "100M", "debian-micro", "--", "df", "-BM", "/"];
+    let df = machines.world.imgrun(args).ok().text();
+    let size = df.lines().nth(1).unwrap().split_whitespace().nth(1).unwrap();
+    assert!((80..=100).contains(&size.trim_end_matches('M').parse::<u32>().unwrap()), "{df}");
     let console = machines.imgrun(&format!("console {name}")).ok().text();
     assert!(console.contains("Restarting system"), "{console}");
 

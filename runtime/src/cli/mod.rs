@@ -18,6 +18,7 @@ mod pull;
 mod rm;
 mod run;
 mod session;
+mod stats;
 mod stdio;
 mod supervise;
 mod sync;
@@ -70,6 +71,7 @@ enum Verb {
     Logs(logs::Logs),
     Console(logs::Console),
     Ps(ps::Args),
+    Stats(stats::Args),
     Supervise(supervise::Args),
     Pull(pull::Args),
     Sync(sync::Args),
@@ -164,6 +166,7 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Cp(args) => args.run(&mut shell).await,
         Verb::Logs(args) => args.run(&mut shell).await,
         Verb::Console(args) => args.run(&mut shell).await,
+        Verb::Stats(args) => args.run(&mut shell).await,
         Verb::Ps(args) => args.run(&mut shell).await,
         Verb::Pull(args) => args.run(&mut shell).await,
         Verb::Sync(args) => args.run(&mut shell).await,

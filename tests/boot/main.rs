@@ -1,6 +1,7 @@
 //! Tests that boot machines, under whatever acceleration this host has. The images are those that
 //! `tests/run` builds before.
 
+mod aarch64;
 mod broken;
 mod containers;
 mod debian;

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use imgrun::{
     Accel, AccelChoice, Class, Decision, EXIT_NOT_RUN, Error, Exec, FaultCode, Hostname, Kernel,
     KvmEvidence, MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Status, Stored,
-    boot_max, check_arch, check_exec, choose_accel, offer,
+    boot_max, check_exec, choose_accel, offer,
 };
 use serde_json::json;
 
@@ -180,7 +180,8 @@ impl Args {
         let (image, kernel) = self.resolve(shell).await?;
         let _hold = image.hold()?;
         let accel = self.accel.into();
-        let Decision { accel, note } = choose_accel(accel, || KvmEvidence::gather(false))?;
+        let Decision { accel, note } =
+            choose_accel(accel, image.manifest.arch, || KvmEvidence::gather(false))?;
         let spec = self.spec(&image, &kernel, accel);
         spec.check()?;
         if let Some(note) = note {
@@ -220,7 +221,6 @@ impl Args {
             if image.manifest.kind != bundle::Kind::Image {
                 return Err(Error::input(format!("{} is a kernel, not an image", image.title())));
             }
-            check_arch(image.manifest.arch).map_err(|e| e.within(image.title()))?;
             if file.is_none() && kernel.is_none() {
                 offer::kernel(&store, &image, progress, cancel)?;
             }

@@ -6,11 +6,13 @@ mod cache;
 mod catalog;
 mod diff;
 mod flatten;
+mod inputs;
 mod inspect;
 mod kernel;
 mod key;
 mod passphrase;
 mod place;
+mod plan;
 mod publish;
 mod test;
 
@@ -52,10 +54,12 @@ enum Verb {
     Cache(cache::Args),
     Catalog(catalog::Args),
     Diff(diff::Args),
+    Explain(plan::Explain),
     Flatten(flatten::Args),
     Inspect(inspect::Args),
     Kernel(kernel::Args),
     Key(key::Args),
+    Plan(plan::Args),
     Publish(publish::Args),
     Test(test::Args),
 }
@@ -89,10 +93,12 @@ impl Cli {
             Verb::Cache(args) => args.run(json, progress),
             Verb::Catalog(args) => args.run(json, progress),
             Verb::Diff(args) => args.run(json, progress),
+            Verb::Explain(args) => args.run(json, progress),
             Verb::Flatten(args) => args.run(json, progress),
             Verb::Inspect(args) => return args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),
             Verb::Key(args) => args.run(json, progress),
+            Verb::Plan(args) => args.run(json, progress),
             Verb::Publish(args) => args.run(json, progress),
             Verb::Test(args) => return args.run(json, progress),
         }

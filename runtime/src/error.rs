@@ -145,6 +145,16 @@ impl Error {
         if full { error.hint("free some space, or choose another place") } else { error }
     }
 
+    /// The same error for another who waited for the same thing.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let error = Self::new(self.class, self.to_string());
+        match &self.hint {
+            Some(hint) => error.hint(hint.clone()),
+            None => error,
+        }
+    }
+
     /// Adds the one line that tells the user what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

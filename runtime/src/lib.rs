@@ -56,14 +56,20 @@ pub mod depot;
 mod disk;
 mod doctor;
 mod error;
+pub mod feed;
 mod guest;
 pub mod interrupt;
 mod kvm;
 mod lease;
 mod machine;
+mod network;
+pub mod offer;
 mod progress;
+pub mod pull;
+pub mod retry;
 mod spec;
 mod store;
+pub mod sync;
 pub mod terminal;
 pub mod tool;
 mod tsc;
@@ -73,17 +79,20 @@ mod vmm;
 pub use accel::{AccelChoice, Decision, RING0_RATE_MIN, choose as choose_accel};
 pub use agent::{Exec, Exit, FaultCode, Status, Terminal};
 pub use cancel::Cancel;
+pub use console::printable;
+pub use disk::Upper;
 pub use doctor::{Check, Health, examine};
 pub use error::{Class, EXIT_NOT_RUN, EXIT_TIMED_OUT, Error, Result};
 pub use guest::{Control, Guest, NotRun, Output, Running, Stdin, check_exec};
 pub use kvm::{Evidence as KvmEvidence, Guest as KvmGuest};
 pub use machine::{BOOT_MAX_KVM, BOOT_MAX_TCG, Machine, boot_max};
+pub use network::{NAMESERVER, Network};
 pub use progress::{Event, Progress, Stage, Unit};
 pub use spec::{
     Accel, CMDLINE_BYTES_MAX, CPUS_MAX, HOSTNAME_BYTES_MAX, Hostname, MEMORY_MIB_DEFAULT,
-    MEMORY_MIB_MAX, MEMORY_MIB_MIN, Network, Spec, UPPER_BYTES_DEFAULT, check_arch,
+    MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT, check_arch,
 };
-pub use store::{Imported, Kernel, Store, Stored};
+pub use store::{Damage, Garbage, Hold, Imported, KEEP_DEFAULT, Kernel, Store, Stored};
 pub use tool::Tool;
 pub use tsc::tsc_khz;
 pub use vmm::{Launch, launch};

@@ -5,4 +5,7 @@ mod debian;
 mod flatten;
 mod inspect;
 mod kernel;
+mod pull;
+mod steps;
 mod tidy;
+mod wrong;

@@ -92,9 +92,6 @@ dir/x.toml:5:1: unknown key `inti`; did you mean `init`?
 dir/x.toml:7:8: the unit GB has two meanings; write 4GiB
   7 | size = "4GB"
     |        ^^^^^
-dir/x.toml:12:1: `suite` is missing, as in suite = "bookworm"
-  12 | bootstrap = { suit = "bookworm", packages = ["systemd", "g++", "curl=7.88.1-10+deb12u12"] }
-     | ^^^^^^^^^
 dir/x.toml:12:15: unknown key `suit`; did you mean `suite`?
   12 | bootstrap = { suit = "bookworm", packages = ["systemd", "g++", "curl=7.88.1-10+deb12u12"] }
      |               ^^^^"#

@@ -34,8 +34,7 @@ pub(crate) struct Model {
     pub(crate) inodes: Vec<Entry>,
     /// Which layer put each name there.
     layers: BTreeMap<String, usize>,
-    /// Symlinks that entries went through, and where these went. Laying layers top-down does not
-    /// know of a symlink that a higher layer removed, so the model says nothing of such layers.
+    /// Symlinks that entries went through, and where these went.
     through: Vec<(String, String)>,
 }
 
@@ -74,6 +73,10 @@ impl Model {
             |e: &&Entry| !matches!(e.what, What::Directory | What::Whiteout | What::Opaque);
         let leaves: Vec<&str> = entries.iter().filter(is_leaf).map(|e| &e.path[..]).collect();
         if entries.iter().any(|e| e.what == What::Directory && leaves.contains(&&e.path[..])) {
+            return None;
+        }
+        // Entries below a path that the same layer makes something else are refused.
+        if entries.iter().any(|e| leaves.iter().any(|leaf| is_below(&e.path, leaf))) {
             return None;
         }
         let mut late = Vec::new();
@@ -161,7 +164,8 @@ impl Model {
             match self.names.get(&next).map(|&i| (i, self.inodes[i].what.clone())) {
                 Some((_, What::Directory)) => at = next,
                 Some(_) if self.layers[&next] == layer => return None,
-                // Entries below a second name of a symlink: we leave them where they are.
+                // Entries below a second name of a symlink: that it is one comes out too late where
+                // its layer or name is another. `semantics.rs` tests what is known in time.
                 Some((inode, What::Symlink(_))) if self.inodes[inode].path != next => return None,
                 Some((_, What::Symlink(target))) => {
                     followed += 1;
@@ -209,6 +213,10 @@ impl Model {
                 self.names.iter().filter(|&(name, &i)| is_below(path, name) && !self.is_dir(i));
             let links: Vec<_> = links.map(|(name, _)| (name.clone(), place.clone())).collect();
             self.through.extend(links);
+            // What replaces a symlink by going through it changes what the next entry means.
+            if self.through.iter().any(|(link, place)| link == place) {
+                return None;
+            }
         } else if self.through.iter().any(|(_, p)| p == path)
             && self.layers.get(path) == Some(&layer)
         {
@@ -234,14 +242,12 @@ impl Model {
         self.remove_below(path)?;
         self.names.remove(path);
         self.layers.remove(path);
-        (!self.through.iter().any(|(link, place)| link == path || place == path)).then_some(())
+        Some(())
     }
 
     fn remove_below(&mut self, path: &str) -> Option<()> {
         self.names.retain(|name, _| !is_below(name, path));
         self.layers.retain(|name, _| !is_below(name, path));
-        let is_gone =
-            |(link, place): &(String, String)| is_below(link, path) || is_below(place, path);
-        (!self.through.iter().any(is_gone)).then_some(())
+        Some(())
     }
 }

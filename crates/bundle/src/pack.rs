@@ -311,7 +311,7 @@ fn ended_early() -> Error {
 
 type Compressor = zstd::bulk::Compressor<'static>;
 
-fn compressor(level: i32) -> std::io::Result<Compressor> {
+pub(crate) fn compressor(level: i32) -> std::io::Result<Compressor> {
     let mut compressor = Compressor::new(level)?;
     compressor.include_checksum(true)?;
     Ok(compressor)

@@ -1,14 +1,20 @@
 //! The command line: one verb, one file.
 
 mod doctor;
+mod export;
+mod gc;
 mod import;
+mod inspect;
 mod interrupt;
 mod list;
+mod pull;
 mod rm;
 mod run;
 mod session;
 mod stdio;
+mod sync;
 mod tty;
+mod verify;
 
 use std::future::Future;
 use std::io::Write;
@@ -44,9 +50,15 @@ Exit codes: 2 wrong usage, 3 wrong input, 4 not trusted, 5 network, 6 this machi
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Args),
+    Pull(pull::Args),
+    Sync(sync::Args),
     Import(import::Args),
     List(list::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Export(export::Args),
     Rm(rm::Args),
+    Gc(gc::Args),
     Doctor(doctor::Args),
     /// Print the version
     Version,
@@ -120,9 +132,15 @@ async fn perform(cli: Cli) -> ExitCode {
     let done = match cli.verb {
         // Its exit code is the guest's, or says that the command never ran.
         Verb::Run(args) => return args.run(&mut shell).await,
+        Verb::Pull(args) => args.run(&mut shell).await,
+        Verb::Sync(args) => args.run(&mut shell).await,
         Verb::Import(args) => args.run(&mut shell).await,
         Verb::List(args) => args.run(&mut shell).await,
+        Verb::Inspect(args) => args.run(&mut shell).await,
+        Verb::Verify(args) => args.run(&mut shell).await,
+        Verb::Export(args) => args.run(&mut shell).await,
         Verb::Rm(args) => args.run(&mut shell).await,
+        Verb::Gc(args) => args.run(&mut shell).await,
         Verb::Doctor(args) => args.run(&mut shell).await,
         Verb::Version => say(&format!("imgrun {}", env!("CARGO_PKG_VERSION"))),
     };

@@ -44,12 +44,27 @@ pub trait Depot: Debug + Send + Sync {
     fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
         let found = self.read(key, 0..bytes_max.saturating_add(1), &mut bytes)?;
-        if found.is_some_and(|found| found > bytes_max) {
-            let title = self.title();
-            return Err(Error::trust(format!("{title}: {key}: more than {bytes_max} bytes")));
-        }
-        Ok(found.map(|_| bytes))
+        bounded(self, key, bytes_max, found.map(|_| bytes))
     }
+
+    /// Whether parts of a file come alone. Some web servers send all of it, whatever part is asked
+    /// for; that is known once [`Depot::read`] was called.
+    fn sends_parts(&self) -> bool {
+        true
+    }
+}
+
+fn bounded<D: Depot + ?Sized>(
+    depot: &D,
+    key: &str,
+    bytes_max: u64,
+    bytes: Option<Vec<u8>>,
+) -> Result<Option<Vec<u8>>> {
+    if bytes.as_ref().is_some_and(|bytes| bytes.len() as u64 > bytes_max) {
+        let title = depot.title();
+        return Err(Error::trust(format!("{title}: {key}: more than {bytes_max} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Refuses what could be anything but a plain path below the depot: `a/b.c`, of letters, digits and

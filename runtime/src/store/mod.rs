@@ -3,6 +3,9 @@
 //! ```text
 //! <home>/bundles/<hex digest of the packed file>/manifest.json, rootfs.ext4, … | vmlinux, config, …
 //! <home>/bundles/<hex digest of the packed file>/frames   its frame table: what every piece must be
+//! <home>/bundles/<hex digest of the packed file>/origin   which manifest it had, where it came from
+//! <home>/staging/pull-<hex digest>/  a pull under way, or one that was killed: see claim
+//! <home>/catalogs/<name>/            what this host has seen of a catalog: see tuf
 //! <home>/staging/imgrun-<random>/    an import under way; locked by its process, renamed when whole
 //! <home>/machines/imgrun-<random>/   a running machine's disks; locked by its process
 //! ```
@@ -10,9 +13,16 @@
 //! the manifests (a few hundred microseconds for a dozen bundles). Under `bundles/` everything is
 //! whole, because an import is one rename; files are read-only and shared by all machines.
 
+mod claim;
+mod draft;
+mod export;
+mod gc;
 mod import;
 mod kernel;
+mod origin;
+mod pieces;
 mod sparse;
+mod verify;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -25,14 +35,22 @@ use bundle::{Arch, Digest, Kind, MANIFEST_BYTES_MAX, Manifest};
 use crate::lease::Lease;
 use crate::{Error, Progress, Result};
 
+pub(crate) use claim::{Claim, lock};
+pub(crate) use draft::Draft;
+pub use gc::{Garbage, Hold, KEEP_DEFAULT};
 pub use import::Imported;
+pub(crate) use import::threads;
 pub use kernel::Kernel;
+pub(crate) use origin::Origin;
+pub(crate) use pieces::Place;
+pub use verify::Damage;
 
 /// Hex digits of a digest that are enough to name a bundle.
 const DIGEST_PREFIX_MIN: usize = 12;
 
 const MANIFEST: &str = "manifest.json";
 const FRAMES: &str = "frames";
+const ORIGIN: &str = "origin";
 
 /// The local store under one home directory. Any number of processes may use it at once.
 #[derive(Clone, Debug)]
@@ -56,6 +74,16 @@ impl Stored {
     /// Where one of the files of [`Kind::files`] lies.
     pub fn path(&self, file: &str) -> PathBuf {
         self.dir.join(file)
+    }
+
+    /// The directory that holds them.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The addresses of the depots that it was pulled from; none where it was a file.
+    pub fn depots(&self) -> Vec<String> {
+        Origin::read(&self.dir.join(ORIGIN)).map(|origin| origin.depots).unwrap_or_default()
     }
 
     /// `name:version`, as people name it.
@@ -111,7 +139,10 @@ impl Store {
     }
 
     /// The digests of all bundles, damaged ones too, in no order.
-    fn digests(&self) -> Result<Vec<Digest>> {
+    ///
+    /// # Errors
+    /// Where the store can not be read.
+    pub fn digests(&self) -> Result<Vec<Digest>> {
         let bundles = self.bundles();
         let failed = |e| Error::io(bundles.display(), e);
         let mut digests = Vec::new();
@@ -166,7 +197,7 @@ impl Store {
     }
 
     fn not_found(&self, reference: &str, all: &[Stored]) -> Error {
-        let error = Error::input(format!("no bundle named {reference:?} was imported"));
+        let error = Error::input(format!("no bundle named {reference:?} is here"));
         if Path::new(reference).exists() {
             return error.hint(format!("a file is named with its path: ./{reference}"));
         }
@@ -175,7 +206,7 @@ impl Store {
         titles.dedup();
         titles.truncate(LISTED_MAX);
         error.hint(match titles.as_slice() {
-            [] => "import one: imgrun import FILE".to_string(),
+            [] => "imgrun import FILE, or imgrun pull NAME from a catalog".to_string(),
             titles => format!("images here: {}", titles.join(", ")),
         })
     }

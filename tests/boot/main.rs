@@ -8,6 +8,7 @@ mod debian;
 mod micro;
 mod minimal;
 mod network;
+mod release;
 mod steps;
 mod trial;
 

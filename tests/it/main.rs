@@ -8,4 +8,5 @@ mod kernel;
 mod pull;
 mod steps;
 mod tidy;
+mod workflows;
 mod wrong;

@@ -10,6 +10,7 @@ mod inputs;
 mod inspect;
 mod kernel;
 mod key;
+mod lock;
 mod passphrase;
 mod place;
 mod plan;
@@ -59,6 +60,8 @@ enum Verb {
     Inspect(inspect::Args),
     Kernel(kernel::Args),
     Key(key::Args),
+    Lock(lock::Args),
+    Outdated(lock::Outdated),
     Plan(plan::Args),
     Publish(publish::Args),
     Test(test::Args),
@@ -97,6 +100,8 @@ impl Cli {
             Verb::Flatten(args) => args.run(json, progress),
             Verb::Inspect(args) => return args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),
+            Verb::Lock(args) => args.run(json, progress),
+            Verb::Outdated(args) => return args.run(json, progress),
             Verb::Key(args) => args.run(json, progress),
             Verb::Plan(args) => args.run(json, progress),
             Verb::Publish(args) => args.run(json, progress),

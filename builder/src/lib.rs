@@ -11,6 +11,7 @@ pub mod inject;
 pub mod inspect;
 pub mod kernel;
 pub mod lint;
+pub mod lock;
 pub mod oci;
 pub mod pack;
 pub mod packages;

@@ -109,7 +109,7 @@ fn manifest(plan: &Plan) -> Manifest {
         }),
         sources: vec![plan.source.clone()],
         recipe: plan.recipe,
-        lock: None,
+        lock: plan.lock,
         packages: Vec::new(),
         tool: concat!("imgtool ", env!("CARGO_PKG_VERSION")).to_string(),
         tests: plan.tests.clone(),

@@ -1,20 +1,23 @@
 //! `imgtool build`: from a recipe to an image bundle and its kernel's.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use bundle::{Arch, Reference};
+use bundle::{Arch, Digest, Reference};
 use clap::ValueEnum;
 use imgrun::{Progress, Result};
 use imgtool::cache::Cache;
 use imgtool::image::Image;
+use imgtool::lock::{Lock, Locked};
 use imgtool::pack::{Packed, pack};
 use imgtool::plan::Plan;
 use imgtool::recipe::Recipe;
+use imgtool::source::Layer;
 use imgtool::step::{OnError, Secret};
 use imgtool::{Error, finished, lint};
 
-use super::inputs::Inputs;
+use super::inputs::{Inputs, read_secrets};
+use super::lock::no_lock;
 
 /// Build an image bundle from a recipe, with the kernel that it runs on.
 ///
@@ -28,6 +31,9 @@ pub(crate) struct Args {
     /// Where the bundles go; made if it is not there.
     #[arg(long, short, value_name = "DIR", default_value = "out")]
     output: PathBuf,
+    /// Refuse everything that is not what the recipe's lock has (`imgtool lock`).
+    #[arg(long, conflicts_with = "refresh")]
+    locked: bool,
     /// A secret for steps that name it, from a file. It is in no layer and in no cache.
     #[arg(long, value_name = "NAME=FILE")]
     secret: Vec<String>,
@@ -48,11 +54,27 @@ impl Args {
     pub(crate) fn run(self, json: bool, progress: &Progress) -> Result<()> {
         let recipe = self.inputs.recipe()?;
         let arches = self.inputs.arches(&recipe)?;
-        let secrets = self.secrets()?;
+        let secrets = read_secrets(&self.secret)?;
         let cache = Cache::of_user()?;
         fs::create_dir_all(&self.output).map_err(|e| Error::io(self.output.display(), e))?;
+        let lock = match self.locked {
+            true => {
+                Some(Lock::read(&self.inputs.recipe)?.ok_or_else(|| no_lock(&self.inputs.recipe))?)
+            }
+            false => None,
+        };
         for arch in arches {
-            let packed = self.build(&recipe, arch, &secrets, &cache, progress)?;
+            let packed = match &lock {
+                None => self.build(&recipe, arch, None, &secrets, &cache, progress)?,
+                Some((lock, digest)) => {
+                    let locked = lock.of(arch).ok_or_else(|| {
+                        let path = Lock::path(&self.inputs.recipe);
+                        Error::input(format!("{}: it has nothing for {arch}", path.display()))
+                    })?;
+                    let held = Some((locked, digest));
+                    self.build(&locked.pin(&recipe), arch, held, &secrets, &cache, progress)?
+                }
+            };
             if json {
                 super::print(serde_json::json!({
                     "path": packed.path, "digest": packed.digest, "bytes": packed.bytes,
@@ -69,40 +91,57 @@ impl Args {
         &self,
         recipe: &Recipe,
         arch: Arch,
+        lock: Option<(&Locked, &Digest)>,
         secrets: &[Secret],
         cache: &Cache,
         progress: &Progress,
     ) -> Result<Packed> {
         let mut found = self.inputs.find(recipe, arch, cache, progress)?;
+        if let Some((lock, _)) = lock {
+            lock.check("the source", &lock.source, &found.source.digest)?;
+            lock.check("the kernel", &lock.kernel, &found.kernel.digest)?;
+        }
         found.kernel.copy_to(&self.output)?;
         let refresh = self.inputs.refresh;
         let site = found.site(secrets, self.on_error.into(), &self.output, refresh);
         let key = finished::key(recipe, &found.source, &found.stages, &site, &self.output);
+        let key = lock.map_or(key, |(_, digest)| finished::locked(&key, digest));
         if let Some(packed) = finished::find(&key, cache).filter(|_| !refresh) {
             progress.note("nothing changed since it was built");
             return Ok(Packed { path: self.output.join(packed.manifest.file_name()), ..packed });
         }
         let (place, layers) = (self.inputs.place(), found.source.layers.clone());
         let layers = found.stages.run(layers, &site, &place, cache, progress)?;
+        if let Some((lock, _)) = lock {
+            check_steps(lock, &layers[found.source.layers.len()..])?;
+        }
         let built = &found.kernel;
         let (name, version) = (built.name.clone(), built.version.clone());
         let kernel = Reference { name, version, digest: built.digest };
         found.source.layers = layers;
-        let plan = Plan::new(recipe, arch, found.source, kernel, found.agent);
+        let mut plan = Plan::new(recipe, arch, found.source, kernel, found.agent);
+        plan.lock = lock.map(|(_, digest)| *digest);
         let mut image = Image::flatten(&plan.layout()?, &self.output, progress)?;
         lint::check(&mut image, &recipe.allow)?;
         let packed = pack(&plan, image, &self.output, progress)?;
         finished::remember(&key, &packed, cache)?;
         Ok(packed)
     }
+}
 
-    fn secrets(&self) -> Result<Vec<Secret>> {
-        let read = |text: &String| match text.split_once('=') {
-            Some((name, file)) if !name.is_empty() => Secret::read(name, Path::new(file)),
-            _ => Err(Error::usage(format!("--secret {text}: NAME=FILE is wanted"))),
-        };
-        self.secret.iter().map(read).collect()
+/// Fails unless the layers of the steps are those of the lock.
+fn check_steps(lock: &Locked, layers: &[Layer]) -> Result<()> {
+    if lock.step.len() != layers.len() {
+        let (locked, found) = (lock.step.len(), layers.len());
+        return Err(Error::input(format!(
+            "the lock is of {locked} stages of steps, here are {found}"
+        ))
+        .hint("the recipe changed: imgtool lock writes its lock anew"));
     }
+    for (pin, layer) in lock.step.iter().zip(layers) {
+        lock.check(&layer.origin, pin, &layer.digest)?;
+    }
+    Ok(())
 }
 
 impl From<OnErrorArg> for OnError {

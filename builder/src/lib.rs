@@ -5,6 +5,7 @@ pub mod cache;
 pub mod compare;
 pub mod date;
 pub mod depot;
+pub mod export;
 pub mod finished;
 pub mod image;
 pub mod inject;

@@ -3,21 +3,14 @@
 use std::fs;
 use std::path::PathBuf;
 
-use bundle::{Arch, Digest, Reference};
 use clap::ValueEnum;
 use imgrun::{Progress, Result};
+use imgtool::Error;
 use imgtool::cache::Cache;
-use imgtool::image::Image;
-use imgtool::lock::{Lock, Locked};
-use imgtool::pack::{Packed, pack};
-use imgtool::plan::Plan;
-use imgtool::recipe::Recipe;
-use imgtool::source::Layer;
-use imgtool::step::{OnError, Secret};
-use imgtool::{Error, finished, lint};
+use imgtool::step::OnError;
 
 use super::inputs::{Inputs, read_secrets};
-use super::lock::no_lock;
+use super::job::Job;
 
 /// Build an image bundle from a recipe, with the kernel that it runs on.
 ///
@@ -57,24 +50,15 @@ impl Args {
         let secrets = read_secrets(&self.secret)?;
         let cache = Cache::of_user()?;
         fs::create_dir_all(&self.output).map_err(|e| Error::io(self.output.display(), e))?;
-        let lock = match self.locked {
-            true => {
-                Some(Lock::read(&self.inputs.recipe)?.ok_or_else(|| no_lock(&self.inputs.recipe))?)
-            }
-            false => None,
+        let job = Job {
+            inputs: self.inputs,
+            output: self.output,
+            secrets,
+            on_error: self.on_error.into(),
+            anew: false,
         };
         for arch in arches {
-            let packed = match &lock {
-                None => self.build(&recipe, arch, None, &secrets, &cache, progress)?,
-                Some((lock, digest)) => {
-                    let locked = lock.of(arch).ok_or_else(|| {
-                        let path = Lock::path(&self.inputs.recipe);
-                        Error::input(format!("{}: it has nothing for {arch}", path.display()))
-                    })?;
-                    let held = Some((locked, digest));
-                    self.build(&locked.pin(&recipe), arch, held, &secrets, &cache, progress)?
-                }
-            };
+            let packed = job.build(&recipe, arch, self.locked, &cache, progress)?;
             if json {
                 super::print(serde_json::json!({
                     "path": packed.path, "digest": packed.digest, "bytes": packed.bytes,
@@ -86,62 +70,6 @@ impl Args {
         }
         Ok(())
     }
-
-    fn build(
-        &self,
-        recipe: &Recipe,
-        arch: Arch,
-        lock: Option<(&Locked, &Digest)>,
-        secrets: &[Secret],
-        cache: &Cache,
-        progress: &Progress,
-    ) -> Result<Packed> {
-        let mut found = self.inputs.find(recipe, arch, cache, progress)?;
-        if let Some((lock, _)) = lock {
-            lock.check("the source", &lock.source, &found.source.digest)?;
-            lock.check("the kernel", &lock.kernel, &found.kernel.digest)?;
-        }
-        found.kernel.copy_to(&self.output)?;
-        let refresh = self.inputs.refresh;
-        let site = found.site(secrets, self.on_error.into(), &self.output, refresh);
-        let key = finished::key(recipe, &found.source, &found.stages, &site, &self.output);
-        let key = lock.map_or(key, |(_, digest)| finished::locked(&key, digest));
-        if let Some(packed) = finished::find(&key, cache).filter(|_| !refresh) {
-            progress.note("nothing changed since it was built");
-            return Ok(Packed { path: self.output.join(packed.manifest.file_name()), ..packed });
-        }
-        let (place, layers) = (self.inputs.place(), found.source.layers.clone());
-        let layers = found.stages.run(layers, &site, &place, cache, progress)?;
-        if let Some((lock, _)) = lock {
-            check_steps(lock, &layers[found.source.layers.len()..])?;
-        }
-        let built = &found.kernel;
-        let (name, version) = (built.name.clone(), built.version.clone());
-        let kernel = Reference { name, version, digest: built.digest };
-        found.source.layers = layers;
-        let mut plan = Plan::new(recipe, arch, found.source, kernel, found.agent);
-        plan.lock = lock.map(|(_, digest)| *digest);
-        let mut image = Image::flatten(&plan.layout()?, &self.output, progress)?;
-        lint::check(&mut image, &recipe.allow)?;
-        let packed = pack(&plan, image, &self.output, progress)?;
-        finished::remember(&key, &packed, cache)?;
-        Ok(packed)
-    }
-}
-
-/// Fails unless the layers of the steps are those of the lock.
-fn check_steps(lock: &Locked, layers: &[Layer]) -> Result<()> {
-    if lock.step.len() != layers.len() {
-        let (locked, found) = (lock.step.len(), layers.len());
-        return Err(Error::input(format!(
-            "the lock is of {locked} stages of steps, here are {found}"
-        ))
-        .hint("the recipe changed: imgtool lock writes its lock anew"));
-    }
-    for (pin, layer) in lock.step.iter().zip(layers) {
-        lock.check(&layer.origin, pin, &layer.digest)?;
-    }
-    Ok(())
 }
 
 impl From<OnErrorArg> for OnError {

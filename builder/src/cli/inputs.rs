@@ -145,6 +145,7 @@ impl Found {
             on_error,
             output,
             refresh,
+            anew: false,
             offline: self.offline,
         }
     }

@@ -18,6 +18,7 @@ mod passphrase;
 mod place;
 mod plan;
 mod publish;
+mod render;
 mod test;
 mod verify;
 
@@ -69,6 +70,7 @@ enum Verb {
     Completions(new::Completions),
     Man(new::Man),
     New(new::Args),
+    Render(render::Args),
     Schema(new::Schema),
     Verify(verify::Args),
     Outdated(lock::Outdated),
@@ -114,6 +116,7 @@ impl Cli {
             Verb::Completions(args) => args.run(),
             Verb::Man(args) => args.run(),
             Verb::New(args) => args.run(json, progress),
+            Verb::Render(args) => args.run(progress),
             Verb::Schema(args) => args.run(),
             Verb::Verify(args) => return args.run(json, progress),
             Verb::Lock(args) => args.run(json, progress),

@@ -20,6 +20,7 @@ mod patience;
 pub mod plan;
 pub mod publish;
 pub mod recipe;
+pub mod render;
 pub mod rootfs;
 pub mod sbom;
 pub mod sign;

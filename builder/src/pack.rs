@@ -117,7 +117,10 @@ fn manifest(plan: &Plan) -> Manifest {
 }
 
 /// The digest of a whole file.
-pub(crate) fn digest_of(mut file: &File) -> io::Result<Digest> {
+///
+/// # Errors
+/// Where it can not be read, or the user asked us to stop.
+pub fn digest_of(mut file: &File) -> io::Result<Digest> {
     file.rewind()?;
     let mut reader = HashingReader::new(Interruptible(file));
     let mut buffer = vec![0; PIECE_BYTES];

@@ -91,3 +91,23 @@ fn what_is_no_image_is_refused() {
     world.imgtool(["export", "x.tar.zst", "--as", "ext4"]).fails(3, "x.tar.zst");
     assert!(!world.files("").iter().any(|file| file.ends_with(".raw") || file.starts_with(".img")));
 }
+
+#[test]
+fn texts_for_other_programs_are_theirs() {
+    let world = World::new();
+    let bundle = bundle(&world);
+    let config = world.imgtool(["render", "firecracker", &bundle, "--memory", "256"]).ok().text();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["machine-config"]["mem_size_mib"], 256);
+    assert!(config["boot-source"]["boot_args"].as_str().unwrap().contains("imgtool.init=agent"));
+    let sum = world.run("sha256sum", [&bundle]).ok().text();
+    let args =
+        ["render", "systemd", &bundle, "--imgrun", "/bin/true", "--", "sh", "-c", "echo $A 5%"];
+    let unit = world.imgtool(args).ok().text();
+    assert!(unit.contains(&format!("{} sh -c \"echo $$A 5%%\"", &sum[..64])), "{unit}");
+    world.write("t-machine.service", unit);
+    world.run("systemd-analyze", ["verify", "--man=no", "./t-machine.service"]).ok();
+    let job = world.imgtool(["render", "nomad", &bundle]).ok().text();
+    assert!(job.contains(&sum[..64]) && job.contains("\"infinity\""), "{job}");
+    assert_eq!(world.imgtool(["render", "nonesuch", &bundle]).code, Some(2));
+}

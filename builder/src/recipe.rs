@@ -5,6 +5,7 @@
 
 mod action;
 pub(crate) mod fault;
+mod schema;
 mod smoke;
 mod step;
 mod variables;
@@ -19,6 +20,7 @@ use crate::oci::Reference;
 use crate::{Error, Result};
 pub use action::{Account, Action, Command, Content, Install, Owner, Put, Step, UnitState};
 use fault::Faults;
+pub use schema::schema;
 pub use step::COMMAND_TIME_DEFAULT;
 pub use variables::{VARIABLES, Variables};
 use wire::{At, Wire, WireBootstrap, WireSource};

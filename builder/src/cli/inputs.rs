@@ -49,6 +49,15 @@ pub(crate) struct Found {
     offline: bool,
 }
 
+/// The secrets of flags like `npm-token=FILE`.
+pub(crate) fn read_secrets(flags: &[String]) -> Result<Vec<Secret>> {
+    let read = |text: &String| match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() => Secret::read(name, Path::new(file)),
+        _ => Err(Error::usage(format!("--secret {text}: NAME=FILE is wanted"))),
+    };
+    flags.iter().map(read).collect()
+}
+
 impl Inputs {
     /// The recipe.
     pub(crate) fn recipe(&self) -> Result<Recipe> {
@@ -133,6 +142,7 @@ impl Found {
             on_error,
             output,
             refresh,
+            anew: false,
             offline: self.offline,
         }
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use bundle::{Arch, Init};
 
-use crate::{Error, Kernel, Network, Result, Stored, tsc_khz};
+use crate::{Error, Forward, Kernel, Network, Result, Stored, tsc_khz};
 
 /// Virtual processors, at most: what a microvm's interrupt controller and our tests cover.
 pub const CPUS_MAX: u32 = 32;
@@ -39,6 +39,11 @@ impl Accel {
             Accel::Kvm => "kvm",
             Accel::Tcg => "tcg",
         }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Accel::Kvm, Accel::Tcg].into_iter().find(|accel| accel.name() == name)
     }
 }
 
@@ -98,6 +103,8 @@ pub struct Spec {
     pub hostname: Hostname,
     /// How it is connected.
     pub network: Network,
+    /// What leads in; it takes [`Network::User`].
+    pub forwards: Vec<Forward>,
     /// The rate of the host's time stamp counter, which a guest of [`Accel::Tcg`] sees: see
     /// [`crate::tsc_khz`].
     pub tsc_khz: Option<u64>,
@@ -121,6 +128,7 @@ impl Spec {
             cmdline: boot.map(|b| b.cmdline.clone()).unwrap_or_default(),
             hostname: Hostname::from_name(image.manifest.name.as_str()),
             network: Network::None,
+            forwards: Vec::new(),
             tsc_khz: if accel == Accel::Tcg { tsc_khz() } else { None },
         }
     }
@@ -143,6 +151,10 @@ impl Spec {
                 "{} MiB of memory: {MEMORY_MIB_MIN} to {MEMORY_MIB_MAX} are allowed",
                 self.memory_mib
             )));
+        }
+        if !self.forwards.is_empty() && self.network == Network::None {
+            return Err(Error::usage("a port leads in, but there is no network")
+                .hint("--network user makes one"));
         }
         let word = |w: &String| !w.is_empty() && w.bytes().all(|c| c.is_ascii_graphic());
         if let Some(bad) = self.cmdline.iter().find(|w| !word(w)) {
@@ -225,6 +237,7 @@ pub(crate) fn example() -> Spec {
         cmdline: vec!["loglevel=4".into()],
         hostname: Hostname::from_name("debian"),
         network: Network::None,
+        forwards: Vec::new(),
         tsc_khz: Some(2_400_000),
     }
 }

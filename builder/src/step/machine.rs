@@ -140,6 +140,7 @@ impl Job<'_> {
             cmdline: vec!["imgtool.redirect=off".to_string()],
             hostname: Hostname::from_name(HOSTNAME),
             network,
+            forwards: Vec::new(),
             tsc_khz: if accel == Accel::Tcg { imgrun::tsc_khz() } else { None },
         })
     }

@@ -8,6 +8,7 @@
 //! <home>/catalogs/<name>/            what this host has seen of a catalog: see tuf
 //! <home>/staging/imgrun-<random>/    an import under way; locked by its process, renamed when whole
 //! <home>/machines/imgrun-<random>/   a running machine's disks; locked by its process
+//! <home>/kept/<name>/                a machine with a name: see [`crate::kept`]
 //! ```
 //! There is no index file that could disagree with the directories: a name is found by reading
 //! the manifests (a few hundred microseconds for a dozen bundles). Under `bundles/` everything is
@@ -32,6 +33,7 @@ use std::time::SystemTime;
 
 use bundle::{Arch, Digest, Kind, MANIFEST_BYTES_MAX, Manifest};
 
+use crate::kept::Kept;
 use crate::lease::Lease;
 use crate::{Error, Progress, Result};
 
@@ -103,6 +105,7 @@ impl Store {
         }
         Lease::sweep(&store.staging())?;
         Lease::sweep(&store.machines())?;
+        Kept::sweep(&store)?;
         Ok(store)
     }
 
@@ -235,7 +238,12 @@ impl Store {
         self.home.join("bundles")
     }
 
-    fn staging(&self) -> PathBuf {
+    /// Where machines with a name are: see [`crate::kept`].
+    pub(crate) fn kept(&self) -> PathBuf {
+        self.home.join("kept")
+    }
+
+    pub(crate) fn staging(&self) -> PathBuf {
         self.home.join("staging")
     }
 }

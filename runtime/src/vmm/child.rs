@@ -58,6 +58,8 @@ impl Child {
                 let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
                 rustix::io::dup2(end, &mut place)?;
             }
+            // No program that it executes, were it to, has more rights than it.
+            rustix::thread::set_no_new_privs(true)?;
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // We may have died before the request was in place.
             if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }

@@ -5,13 +5,14 @@
 //! has no way to power off; it resets, and `-no-reboot` turns that into an exit. On aarch64 it is a
 //! `virt`, whose device tree tells of the same buses.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use bundle::Arch;
 
 use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch};
 use crate::network::{GATEWAY, GUEST, NAMESERVER};
-use crate::{Accel, Network, Spec, Upper};
+use crate::{Accel, Forward, Network, Spec, Upper};
 
 /// The program that runs guests of `arch`.
 pub(crate) fn binary(arch: Arch) -> &'static str {
@@ -50,7 +51,8 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
         Network::User => {
             let (address, prefix) = GUEST;
             let addresses = format!("net={address}/{prefix},host={GATEWAY},dns={NAMESERVER}");
-            add("netdev", format!("user,id=net,ipv6=off,{addresses}"));
+            let forwards: String = spec.forwards.iter().map(|f| forward(f, address)).collect();
+            add("netdev", format!("user,id=net,ipv6=off,{addresses}{forwards}"));
             let device = "virtio-net-device,bus=virtio-mmio-bus.4,netdev=net";
             add("device", device.to_string());
             // What the guest sends goes through our hands. QEMU takes the filters of this queue
@@ -101,6 +103,11 @@ fn disks(spec: &Spec, upper: Option<&Upper>, add: &mut impl FnMut(&str, String))
     }
 }
 
+fn forward(forward: &Forward, guest: Ipv4Addr) -> String {
+    let (address, port) = (forward.host.ip(), forward.host.port());
+    format!(",hostfwd=tcp:{address}:{port}-{guest}:{}", forward.guest)
+}
+
 fn board(arch: Arch) -> &'static str {
     match arch {
         Arch::X86_64 => "microvm,acpi=off,pcie=off,usb=off,graphics=off",
@@ -136,10 +143,12 @@ mod tests {
 
     #[test]
     fn a_network_is_a_device_and_a_word_for_the_agent() {
-        let spec = Spec { network: Network::User, ..example() };
+        let forwards = vec!["8080:80".parse().unwrap()];
+        let spec = Spec { network: Network::User, forwards, ..example() };
         let text = super::super::launch(&spec, None).to_string();
         let netdev = "-netdev user,id=net,ipv6=off,net=10.0.2.15/24,host=10.0.2.2,dns=10.0.2.3";
         assert!(text.contains(netdev), "{text}");
+        assert!(text.contains(",hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80 "), "{text}");
         assert!(text.contains(" imgtool.net=10.0.2.15/24,10.0.2.2,10.0.2.3 "), "{text}");
         assert!(!text.contains("-nic"), "{text}");
     }

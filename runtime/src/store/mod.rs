@@ -14,6 +14,7 @@
 //! whole, because an import is one rename; files are read-only and shared by all machines.
 
 mod claim;
+mod directory;
 mod draft;
 mod export;
 mod gc;
@@ -36,6 +37,7 @@ use crate::lease::Lease;
 use crate::{Error, Progress, Result};
 
 pub(crate) use claim::{Claim, lock};
+pub use directory::KernelNaming;
 pub(crate) use draft::Draft;
 pub use gc::{Garbage, Hold, KEEP_DEFAULT};
 pub use import::Imported;

@@ -40,6 +40,7 @@ Examples:
   imgrun run ./debian-12-x86_64.tar.zst -- uname -a     import, boot, run, throw away
   imgrun run -it debian -- bash                         a terminal in an imported image
   tar c . | imgrun run debian -- tar tv                 standard input, output and error are exact
+  imgrun pull debian                                    from a catalog: see imgrun pull --help
   imgrun doctor                                         what this machine can and can not run
 
 Bundles are kept in $IMGRUN_HOME, else $XDG_DATA_HOME/imgrun, else ~/.local/share/imgrun.

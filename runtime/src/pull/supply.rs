@@ -63,6 +63,7 @@ impl Supply {
             let (supply, sources) = (Arc::clone(self), Arc::clone(sources));
             let (rate, stage) = (Arc::clone(rate), Arc::downgrade(stage));
             std::thread::spawn(move || {
+                let _watch = Watch(&supply);
                 while let Some(span) = supply.next() {
                     if let Err(e) = sources.fetch(&span, &supply, &rate, &stage) {
                         supply.fail(e);
@@ -146,5 +147,16 @@ impl Supply {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets nobody wait for a thread that panicked.
+struct Watch<'s>(&'s Supply);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::bug("a thread that fetches has failed"));
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::span::Span;
 use crate::{Cancel, Error, Result, Stage};
 
 /// Bytes of frames that are under way or waiting.
-pub(super) const WINDOW_BYTES_MAX: u64 = 16 << 20;
+pub(super) const WINDOW_BYTES_MAX: u64 = 10 << 20;
 /// Requests at once.
 const CONNECTIONS_MAX: usize = 6;
 /// How often a waiting thread looks whether the user has stopped us.

@@ -5,6 +5,7 @@
 //! <cache>/blobs/sha256/.draft-*   being written; locked (flock) by its living writer
 //! <cache>/parts/<hex>             the beginning of a blob whose download was cut; locked likewise
 //! <cache>/keys/<hex>              notes: the digest of a result under the key of its inputs
+//! <cache>/images/<hex>.ext4       images between two steps, by the digest of what they are made of
 //! ```
 //!
 //! A blob gets its name only when its size and digest are right and it is on disk, so two processes
@@ -130,6 +131,11 @@ impl Cache {
     /// Where it is not there.
     pub fn hold(&self, path: &Path) -> Result<()> {
         self.held.take(path).map_err(|e| Error::io(path.display(), e))
+    }
+
+    /// Where images between two steps are.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.dir.join("images")
     }
 
     fn parts(&self) -> PathBuf {

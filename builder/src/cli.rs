@@ -6,12 +6,15 @@ mod cache;
 mod catalog;
 mod diff;
 mod flatten;
+mod inputs;
 mod inspect;
 mod kernel;
 mod key;
 mod passphrase;
 mod place;
+mod plan;
 mod publish;
+mod test;
 
 use std::process::ExitCode;
 
@@ -38,10 +41,11 @@ Examples:
   imgtool flatten debian:12 -o root.ext4         only flatten an image's layers into ext4
   imgtool inspect ls -l root.ext4 /etc           look into one
   imgtool kernel build generic-6.1               build only the kernel
-  imgtool publish out/*.tar.zst --to file:/srv/images   sign and publish what was built
+  imgtool test out/debian-12-x86_64.tar.zst      boot it and run the recipe's tests
+  imgtool publish out/*.tar.zst --to file:/srv/images   sign and publish what was built and tested
   imgrun run out/debian-12-x86_64.tar.zst -- uname -a
 
-Exit codes: 0 done, 1 `inspect diff` found a difference, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 network,
+Exit codes: 0 done, 1 `inspect diff` found a difference or a test failed, 2 usage, 3 wrong input, 4 wrong digest or signature, 5 network,
 6 this machine lacks something, 70 a bug of imgtool, 130 interrupted.";
 
 #[derive(Debug, Subcommand)]
@@ -50,11 +54,14 @@ enum Verb {
     Cache(cache::Args),
     Catalog(catalog::Args),
     Diff(diff::Args),
+    Explain(plan::Explain),
     Flatten(flatten::Args),
     Inspect(inspect::Args),
     Kernel(kernel::Args),
     Key(key::Args),
+    Plan(plan::Args),
     Publish(publish::Args),
+    Test(test::Args),
 }
 
 /// How progress and results are shown.
@@ -86,11 +93,14 @@ impl Cli {
             Verb::Cache(args) => args.run(json, progress),
             Verb::Catalog(args) => args.run(json, progress),
             Verb::Diff(args) => args.run(json, progress),
+            Verb::Explain(args) => args.run(json, progress),
             Verb::Flatten(args) => args.run(json, progress),
             Verb::Inspect(args) => return args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),
             Verb::Key(args) => args.run(json, progress),
+            Verb::Plan(args) => args.run(json, progress),
             Verb::Publish(args) => args.run(json, progress),
+            Verb::Test(args) => return args.run(json, progress),
         }
         .map(|()| ExitCode::SUCCESS)
     }

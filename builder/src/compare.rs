@@ -14,6 +14,8 @@ use tempfile::NamedTempFile;
 
 use crate::inspect::{self, Difference};
 use crate::kernel::{self, Options};
+use crate::pack::digest_of;
+use crate::trial::Document;
 use crate::{Error, Result};
 
 /// Two bundles side by side.
@@ -48,6 +50,17 @@ pub struct Side {
     pub packages: usize,
     /// The kernel that it was built to run on.
     pub kernel: Option<Reference>,
+    /// How it booted, where the result of its tests lies beside it.
+    pub boot: Option<BootTime>,
+}
+
+/// How an image booted when it was tested, as its result says; nobody's signature is checked.
+#[derive(Clone, Debug, Serialize)]
+pub struct BootTime {
+    /// From the start of the VMM to the agent's first answer, in milliseconds.
+    pub ms: u64,
+    /// How the guest was executed: times compare only where that is the same.
+    pub accel: String,
 }
 
 /// A package that came, went or changed.
@@ -87,9 +100,9 @@ impl Opened {
         self.outline.manifest()
     }
 
-    fn side(&self) -> Side {
+    fn side(&self) -> Result<Side> {
         let manifest = self.manifest();
-        Side {
+        Ok(Side {
             name: manifest.name.to_string(),
             version: manifest.version.to_string(),
             arch: manifest.arch,
@@ -97,7 +110,16 @@ impl Opened {
             raw_bytes: manifest.files.iter().map(|file| file.size).sum(),
             packages: manifest.packages.len(),
             kernel: manifest.kernel.clone(),
-        }
+            boot: self.boot()?,
+        })
+    }
+
+    /// From the result beside it, where that is of these bytes.
+    fn boot(&self) -> Result<Option<BootTime>> {
+        let Some(document) = Document::beside(&self.path)? else { return Ok(None) };
+        let digest = digest_of(&self.file).map_err(|e| Error::io(self.path.display(), e))?;
+        let result = Some(document.claim()).filter(|result| result.bundle == digest);
+        Ok(result.map(|r| BootTime { ms: r.boot_ms, accel: r.accel.clone() }))
     }
 
     /// The raw digests of its frames.
@@ -153,7 +175,7 @@ impl Opened {
 /// Compares what the manifests, frame tables and kernels say.
 ///
 /// # Errors
-/// Where the two are of different kinds, or a kernel beside them can not be read.
+/// Where the two are of different kinds, or a kernel or a test's result beside them can not be read.
 pub fn compare(old: &Opened, new: &Opened) -> Result<Comparison> {
     let (kind, other) = (old.manifest().kind, new.manifest().kind);
     if kind != other {
@@ -172,8 +194,8 @@ pub fn compare(old: &Opened, new: &Opened) -> Result<Comparison> {
     let missing = new.outline.missing(|raw| known.contains(raw)).into_iter();
     let frame = |index: usize| new.outline.pieces()[index].frame;
     Ok(Comparison {
-        old: old.side(),
-        new: new.side(),
+        old: old.side()?,
+        new: new.side()?,
         packages: packages(old.manifest(), new.manifest()),
         config,
         update_bytes: missing.map(|index| frame(index).packed_bytes()).sum(),

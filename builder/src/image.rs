@@ -1,14 +1,14 @@
 //! The root file system as an image file.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read, Seek, Write};
 use std::path::Path;
 
 use bundle::{Digest, Hasher};
 use imgrun::{Progress, Stage, Unit, interrupt};
 use tempfile::NamedTempFile;
 
-use crate::rootfs::{Flatten, image_error};
+use crate::rootfs::{Detours, Flatten, image_error};
 use crate::source::{Layer, Pipe};
 use crate::{Error, Result};
 
@@ -57,6 +57,26 @@ impl Layout {
         hasher.finish()
     }
 
+    /// Lays the layers under each other.
+    fn lay<W: Write + Seek>(&self, flatten: &mut Flatten<'_, W>, stage: &Stage) -> Result<()> {
+        flatten.layer("what imgtool adds", || Ok(&self.above[..]))?;
+        let mut pipes = Ahead::new(&self.layers)?;
+        let mut done = 0;
+        for layer in self.layers.iter().rev() {
+            let mut first = pipes.next()?;
+            flatten.layer(&layer.origin, || {
+                let pipe = first.take().map_or_else(|| Pipe::start(layer), Ok)?;
+                Ok(Watched { pipe, stage, before: done, said: 0 })
+            })?;
+            done += layer.bytes;
+            stage.set(done);
+        }
+        for (name, mode) in self.mount_points {
+            flatten.mount_point(name, *mode);
+        }
+        Ok(())
+    }
+
     fn options(&self) -> ext4::Options {
         let digest = self.digest();
         // The versions of one image share their seeds: else no block of metadata would be as before.
@@ -95,6 +115,21 @@ impl Image {
     /// # Errors
     /// On a layer that is damaged or refused, naming it; where the image can not be written.
     pub fn flatten(layout: &Layout, directory: &Path, progress: &Progress) -> Result<Self> {
+        let mut detours = Detours::default();
+        loop {
+            if let Some(image) = Self::lay(layout, directory, &mut detours, progress)? {
+                return Ok(image);
+            }
+        }
+    }
+
+    /// Lays the layers once. `None` where they have to be laid anew, with more `detours`.
+    fn lay(
+        layout: &Layout,
+        directory: &Path,
+        detours: &mut Detours,
+        progress: &Progress,
+    ) -> Result<Option<Self>> {
         let about = |e| Error::io(directory.display(), e);
         let file = tempfile::Builder::new()
             .prefix(".imgtool-")
@@ -104,31 +139,21 @@ impl Image {
         let out = file.reopen().map_err(about)?;
         let mut writer = ext4::Writer::new(out, layout.options()).map_err(image_error)?;
         let epoch = layout.epoch.map(|epoch| i64::try_from(epoch).unwrap_or(i64::MAX));
-        let mut flatten = Flatten::new(&mut writer, epoch);
-        flatten.layer("what imgtool adds", || Ok(&layout.above[..]))?;
         let total = layout.layers.iter().map(|layer| layer.bytes).sum();
         let stage = progress.stage("flatten", Unit::Bytes, Some(total));
-        let mut pipes = Ahead::new(&layout.layers)?;
-        let mut done = 0;
-        for layer in layout.layers.iter().rev() {
-            let mut first = pipes.next()?;
-            flatten.layer(&layer.origin, || {
-                let pipe = first.take().map_or_else(|| Pipe::start(layer), Ok)?;
-                Ok(Watched { pipe, stage: &stage, before: done, said: 0 })
-            })?;
-            done += layer.bytes;
-            stage.set(done);
-        }
-        for (name, mode) in layout.mount_points {
-            flatten.mount_point(name, *mode);
-        }
+        let mut flatten = Flatten::new(&mut writer, epoch, detours);
+        let laid = layout.lay(&mut flatten, &stage);
+        let shadows = flatten.take_shadows();
         let entries = flatten.entries();
-        let tree = flatten.finish()?;
-        let (_, summary) = writer.finish(&tree).map_err(image_error)?;
+        let tree = laid.and_then(|()| flatten.finish());
+        if detours.learn(shadows)? {
+            return Ok(None);
+        }
+        let (_, summary) = writer.finish(&tree?).map_err(image_error)?;
         let size = Unit::Bytes.amount(summary.bytes);
         stage.finish(format!("{entries} entries, image of {size}"));
         let ext4::Summary { bytes, inodes, seams, .. } = summary;
-        Ok(Image { file, bytes, inodes, seams })
+        Ok(Some(Image { file, bytes, inodes, seams }))
     }
 
     /// Where it is; gone with this value.

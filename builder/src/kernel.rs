@@ -44,6 +44,7 @@ use bundle::{Arch, Digest, Hasher, Name, Version};
 use imgrun::{Progress, Tool, interrupt};
 
 use crate::cache::Cache;
+use crate::pack::digest_of;
 use crate::{Error, Result};
 use build::{Build, Patch};
 use config::{CONFIG_BYTES_MAX, Config};
@@ -248,6 +249,10 @@ impl BuiltKernel {
         let path = dir.join(self.bundle_path.file_name().unwrap_or_default());
         let mut from =
             File::open(&self.bundle_path).map_err(|e| Error::io(self.bundle_path.display(), e))?;
+        // Copied before, most often.
+        if File::open(&path).is_ok_and(|there| digest_of(&there).is_ok_and(|d| d == self.digest)) {
+            return Ok(path);
+        }
         let mut partial = entry::partial_file(dir)?;
         std::io::copy(&mut from, &mut partial).map_err(failed)?;
         partial.as_file().sync_all().map_err(failed)?;

@@ -112,7 +112,7 @@ fn manifest(plan: &Plan) -> Manifest {
         lock: None,
         packages: Vec::new(),
         tool: concat!("imgtool ", env!("CARGO_PKG_VERSION")).to_string(),
-        test: None,
+        tests: plan.tests.clone(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A recipe with every input a digest: what decides the image's bytes, and nothing else.
 
-use bundle::{Arch, Digest, Init, Name, Reference, Source, Version};
+use bundle::{Arch, Digest, Init, Name, Reference, Source, Test, Version};
 
 use crate::image::Layout;
 use crate::inject::{self, Agent};
@@ -33,6 +33,8 @@ pub struct Plan {
     pub source: Source,
     /// The digest of the recipe's text.
     pub recipe: Digest,
+    /// The recipe's tests, for the manifest.
+    pub tests: Vec<Test>,
     /// The kernel that the image is built to run on.
     pub kernel: Reference,
     /// The agent to put in.
@@ -60,6 +62,7 @@ impl Plan {
             layers: source.layers,
             source: Source { name: source.name, digest: source.digest },
             recipe: recipe.digest,
+            tests: recipe.tests.clone(),
             kernel,
             agent,
         }

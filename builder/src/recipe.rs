@@ -3,17 +3,24 @@
 //! A recipe is a TOML file; `recipe/wire.rs` knows its keys, this file what they mean. Every
 //! mistake in it is reported at once, each with its line and a caret (`recipe/fault.rs`).
 
+mod action;
 pub(crate) mod fault;
+mod smoke;
+mod step;
+mod variables;
 pub(crate) mod wire;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use bundle::{Arch, Digest, Init, Name, Version};
+use bundle::{Arch, Digest, Init, Name, Test, Version};
 
 use crate::oci::Reference;
 use crate::{Error, Result};
+pub use action::{Account, Action, Command, Content, Install, Owner, Put, Step, UnitState};
 use fault::Faults;
+pub use step::COMMAND_TIME_DEFAULT;
+pub use variables::{VARIABLES, Variables};
 use wire::{At, Wire, WireBootstrap, WireSource};
 
 /// The kernel of a recipe that names none.
@@ -50,6 +57,12 @@ pub struct Recipe {
     pub label: Option<String>,
     /// Where the root file system comes from.
     pub source: Source,
+    /// What must be so in a machine that booted the image: `imgtool test` sees to it.
+    pub tests: Vec<Test>,
+    /// What is done to it, in order.
+    pub steps: Vec<Step>,
+    /// The names of findings in the finished image that are no reason to fail (`lint.rs`).
+    pub allow: Vec<String>,
     /// The digest of the recipe's text.
     pub digest: Digest,
 }
@@ -123,7 +136,7 @@ impl Recipe {
 /// Turns the wire form into the checked one. `None` means that a fault was recorded.
 fn check(wire: Wire, text: &str, directory: &Path, faults: &mut Faults) -> Option<Recipe> {
     let wanted = |found: bool, key: &str, example: &str, faults: &mut Faults| {
-        if !found && !faults.is_broken() {
+        if !found && !faults.is_broken() && !faults.means(key) {
             faults.add(0..0, format!("`{key}` is missing, as in {example}"));
         }
     };
@@ -136,6 +149,14 @@ fn check(wire: Wire, text: &str, directory: &Path, faults: &mut Faults) -> Optio
             bootstrap.span.clone(),
             "a bootstrap wants `source_date_epoch`: packages write the time of their installation \
              into files, so without it no two builds are alike",
+        );
+    }
+    let needs_epoch = wire.steps.iter().find(|step| step.action.boots());
+    if let (Some(step), None) = (needs_epoch, epoch) {
+        faults.add(
+            step.span.clone(),
+            "a step that runs programs wants `source_date_epoch`: they write the time of day into \
+             files, so without it no two builds are alike",
         );
     }
     let arch = match wire.arch {
@@ -156,6 +177,10 @@ fn check(wire: Wire, text: &str, directory: &Path, faults: &mut Faults) -> Optio
     let reserve = wire.reserve.and_then(|at| check_size(at, faults));
     let label = wire.label.and_then(|at| check_label(at, faults));
     let source = wire.source.and_then(|source| check_source(source, directory, faults));
+    let tests = smoke::check(wire.tests, faults);
+    let allow = wire.allow.map_or(Vec::new(), |at| check_allow(at.value, faults));
+    let mut steps = wire.steps;
+    steps.iter_mut().for_each(|step| step.action.relative_to(directory));
     Some(Recipe {
         name: name?,
         version: version?,
@@ -167,6 +192,9 @@ fn check(wire: Wire, text: &str, directory: &Path, faults: &mut Faults) -> Optio
         reserve,
         label,
         source: source?,
+        tests,
+        steps,
+        allow,
         digest: Digest::of(text),
     })
 }
@@ -244,6 +272,16 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
+fn check_allow(list: Vec<At<String>>, faults: &mut Faults) -> Vec<String> {
+    let known = crate::lint::Rule::ALL.map(|rule| rule.name());
+    for at in &list {
+        if !known.contains(&at.value.as_str()) {
+            faults.not_one_of(at.span.clone(), &at.value, &known);
+        }
+    }
+    list.into_iter().map(|at| at.value).collect()
+}
+
 fn check_label(at: At<String>, faults: &mut Faults) -> Option<String> {
     if at.value.len() > LABEL_BYTES_MAX || at.value.bytes().any(|c| c.is_ascii_control()) {
         faults.add(at.span, format!("a label has at most {LABEL_BYTES_MAX} bytes, all printable"));
@@ -272,7 +310,7 @@ fn check_source(source: WireSource, directory: &Path, faults: &mut Faults) -> Op
 
 fn check_bootstrap(at: At<WireBootstrap>, faults: &mut Faults) -> Option<Bootstrap> {
     let At { value: wire, span } = at;
-    if wire.suite.is_none() && !faults.is_broken() {
+    if wire.suite.is_none() && !faults.is_broken() && !faults.means("suite") {
         faults.add(span, "`suite` is missing, as in suite = \"bookworm\"");
     }
     let word = |at: At<String>, what: &str, more: &str, faults: &mut Faults| {

@@ -13,15 +13,17 @@
 //! - a hard link is to the file that its target was when its layer was made: where a higher layer
 //!   has replaced that one, the old content is still what the link names;
 //! - an entry below a path that a lower layer makes a symlink goes where the symlink points,
-//!   provided that its own layer does not name the directory; within one layer, an entry below a
-//!   symlink is refused.
+//!   provided that its own layer does not name the directory, and even where a still higher layer
+//!   has removed or replaced the symlink; within one layer, an entry below a symlink is refused.
 
+mod detour;
 mod flatten;
 mod graft;
 mod links;
 mod merge;
 mod path;
 
+pub use detour::{Detours, Shadows};
 pub use flatten::Flatten;
 pub(crate) use flatten::image_error;
 

@@ -27,8 +27,10 @@ mod header;
 mod pax;
 mod reader;
 mod sparse;
+mod writer;
 
 pub use reader::{Entry, Kind, Reader};
+pub use writer::Writer;
 
 /// Long names and pax headers of one entry are at most this long.
 const METADATA_BYTES_MAX: u64 = 1 << 20;

@@ -103,7 +103,7 @@ impl Tail {
 }
 
 /// Text from a guest or a program, with everything a terminal could act on replaced.
-pub(crate) fn printable(bytes: &[u8]) -> String {
+pub fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let harmless = |c: char| match c {
         '\n' => '\n',

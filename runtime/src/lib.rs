@@ -62,6 +62,7 @@ pub mod interrupt;
 mod kvm;
 mod lease;
 mod machine;
+mod network;
 pub mod offer;
 mod progress;
 pub mod pull;
@@ -78,15 +79,18 @@ mod vmm;
 pub use accel::{AccelChoice, Decision, RING0_RATE_MIN, choose as choose_accel};
 pub use agent::{Exec, Exit, FaultCode, Status, Terminal};
 pub use cancel::Cancel;
+pub use console::printable;
+pub use disk::Upper;
 pub use doctor::{Check, Health, examine};
 pub use error::{Class, EXIT_NOT_RUN, EXIT_TIMED_OUT, Error, Result};
 pub use guest::{Control, Guest, NotRun, Output, Running, Stdin, check_exec};
 pub use kvm::{Evidence as KvmEvidence, Guest as KvmGuest};
 pub use machine::{BOOT_MAX_KVM, BOOT_MAX_TCG, Machine, boot_max};
+pub use network::{NAMESERVER, Network};
 pub use progress::{Event, Progress, Stage, Unit};
 pub use spec::{
     Accel, CMDLINE_BYTES_MAX, CPUS_MAX, HOSTNAME_BYTES_MAX, Hostname, MEMORY_MIB_DEFAULT,
-    MEMORY_MIB_MAX, MEMORY_MIB_MIN, Network, Spec, UPPER_BYTES_DEFAULT, check_arch,
+    MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT, check_arch,
 };
 pub use store::{
     Damage, Garbage, Hold, Imported, KEEP_DEFAULT, Kernel, KernelNaming, Store, Stored,

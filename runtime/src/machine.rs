@@ -1,6 +1,7 @@
 //! A bundle that is running.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use agent::Exec;
@@ -9,8 +10,9 @@ use tokio::net::UnixStream;
 use crate::console::Console;
 use crate::guest::{Guest, NotRun, Running};
 use crate::lease::Lease;
-use crate::vmm::{self, Child};
-use crate::{Accel, Class, Error, Result, Spec, Store, disk};
+use crate::network::Guard;
+use crate::vmm::{self, Child, Ends};
+use crate::{Accel, Class, Error, Network, Result, Spec, Store, Upper};
 
 /// How long a guest under KVM may take to answer, where nothing else is said.
 pub const BOOT_MAX_KVM: Duration = Duration::from_secs(30);
@@ -30,7 +32,9 @@ pub struct Machine {
     guest: Guest,
     vmm: Child,
     console: Console,
-    _lease: Lease,
+    _guard: Option<Guard>,
+    _lease: Option<Lease>,
+    upper: PathBuf,
     booted_in: Duration,
 }
 
@@ -54,21 +58,59 @@ impl Machine {
     /// machine ends or nothing answers; the console's last lines are [`Error::detail_text`].
     pub async fn boot(store: &Store, spec: &Spec, boot_max: Duration) -> Result<Machine> {
         spec.check()?;
+        let lease = Lease::create(&store.machines())?;
+        let upper = Upper { path: lease.path().join("upper.ext4"), kept: false };
+        Self::start(spec, &upper, Some(lease), boot_max).await
+    }
+
+    /// As [`Machine::boot`], with an upper disk that stays: the file `upper`, which is made where
+    /// there is none. Nobody else may use it meanwhile. [`Machine::shutdown`] leaves it unmounted
+    /// cleanly, as ext4 with `upper/` (overlayfs' upper directory) and `work/` in its root.
+    ///
+    /// # Errors
+    /// As [`Machine::boot`].
+    pub async fn boot_on(spec: &Spec, upper: &Path, boot_max: Duration) -> Result<Machine> {
+        spec.check()?;
+        let upper = Upper { path: upper.to_path_buf(), kept: true };
+        Self::start(spec, &upper, None, boot_max).await
+    }
+
+    async fn start(
+        spec: &Spec,
+        upper: &Upper,
+        lease: Option<Lease>,
+        boot_max: Duration,
+    ) -> Result<Machine> {
         check_memory(spec)?;
         let began = Instant::now();
-        let lease = Lease::create(&store.machines())?;
-        let upper = lease.path().join("upper.ext4");
-        disk::format_upper(&upper, spec.upper_bytes)?;
-        let launch = vmm::launch(spec, Some(&upper));
+        upper.prepare(spec.upper_bytes)?;
+        let launch = vmm::launch(spec, Some(upper));
         let (agent, agent_end) = stream_pair()?;
         let (console, console_end) = stream_pair()?;
-        let mut vmm = Child::spawn(&launch, agent_end, console_end)?;
+        let (guard, guard_ends) = match spec.network {
+            Network::None => (None, None),
+            Network::User => {
+                let ((out, out_end), (back, back_end)) = (stream_pair()?, stream_pair()?);
+                (Some(Guard::start(out, back)), Some([out_end, back_end]))
+            }
+        };
+        let ends = Ends { agent: agent_end, console: console_end, guard: guard_ends };
+        let mut vmm = Child::spawn(&launch, ends)?;
         let mut console = Console::read(console);
         let (error, grace) = tokio::select! {
             guest = Guest::greet(agent) => match guest {
                 Ok(guest) => {
                     let booted_in = began.elapsed();
-                    return Ok(Machine { guest, vmm, console, _lease: lease, booted_in });
+                    let upper = upper.path.clone();
+                    return Ok(Machine {
+                        guest,
+                        vmm,
+                        console,
+                        _guard: guard,
+                        _lease: lease,
+                        upper,
+                        booted_in,
+                    });
                 }
                 Err(e) => (e, ENDING_MAX),
             },
@@ -86,6 +128,13 @@ impl Machine {
     /// The session with the agent.
     pub fn guest(&self) -> &Guest {
         &self.guest
+    }
+
+    /// The disk that takes what the machine writes: ext4, with overlayfs' upper directory in it as
+    /// `upper`. It is whole after [`Machine::shutdown`]; open it before, as one that
+    /// [`Machine::boot`] made is removed there.
+    pub fn upper_disk(&self) -> &Path {
+        &self.upper
     }
 
     /// The VMM's process id.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use bundle::{Arch, Init};
 
-use crate::{Error, Kernel, Result, Stored, tsc_khz};
+use crate::{Error, Kernel, Network, Result, Stored, tsc_khz};
 
 /// Virtual processors, at most: what a microvm's interrupt controller and our tests cover.
 pub const CPUS_MAX: u32 = 32;
@@ -40,14 +40,6 @@ impl Accel {
             Accel::Tcg => "tcg",
         }
     }
-}
-
-/// How a machine is connected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Network {
-    /// Not at all.
-    #[default]
-    None,
 }
 
 /// A name that a kernel and DNS accept: letters, digits, inner `-`.
@@ -185,6 +177,9 @@ impl Spec {
             say("imgtool.upper=upper");
         }
         say(&format!("imgtool.hostname={}", self.hostname));
+        if let Some(network) = self.network.guest_word() {
+            say(&format!("imgtool.net={network}"));
+        }
         for word in ["console=ttyS0", "quiet", "panic=-1", "reboot=t"] {
             say(word);
         }
@@ -194,6 +189,10 @@ impl Spec {
             for word in ["no_timer_check", "nolapic_timer", "cryptomgr.notests"] {
                 say(word);
             }
+            // QEMU keeps its translations by virtual address. With random ones it would translate a
+            // program and its libraries anew each time they start: 20 ms for `true`, not 2. Inside
+            // the guest only, and `sysctl kernel.randomize_va_space=2` there brings them back.
+            say("norandmaps");
             if let Some(khz) = self.tsc_khz {
                 say(&format!("tsc_early_khz={khz}"));
                 say("tsc=nowatchdog");

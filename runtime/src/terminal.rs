@@ -165,8 +165,12 @@ fn json() -> Progress {
 pub fn failure(program: &str, style: Style, error: &crate::Error) {
     if style == Style::Json {
         let value = serde_json::json!({"event": "error", "class": error.class().name(),
-                                       "error": error.to_string(), "hint": error.hint_text()});
+                                       "error": error.to_string(), "hint": error.hint_text(),
+                                       "detail": error.detail_text()});
         return say(&value.to_string());
+    }
+    for line in error.detail_text().unwrap_or_default().lines() {
+        say(&format!("| {line}"));
     }
     say(&format!("{program}: {error}"));
     if let Some(hint) = error.hint_text() {

@@ -73,7 +73,7 @@ impl World {
             lock: None,
             packages: vec![],
             tool: "test".into(),
-            test: None,
+            tests: Vec::new(),
         };
         let files = [(ROOTFS, &content[..]), (SBOM, b"{}\n")];
         let files = files.map(|(name, file)| Content::new(name, file, file.len() as u64));

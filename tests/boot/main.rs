@@ -6,6 +6,9 @@ mod containers;
 mod debian;
 mod micro;
 mod minimal;
+mod network;
+mod steps;
+mod trial;
 
 use std::path::PathBuf;
 

@@ -6,4 +6,6 @@ mod flatten;
 mod inspect;
 mod kernel;
 mod pull;
+mod steps;
 mod tidy;
+mod wrong;

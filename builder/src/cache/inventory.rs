@@ -31,6 +31,10 @@ pub enum Kind {
     Part,
     /// Debian packages, installed.
     Bootstrap,
+    /// What a step of a recipe made.
+    Step,
+    /// An image between two steps.
+    Image,
     /// A kernel's bundle.
     Kernel,
     /// A kernel's sources.
@@ -92,6 +96,8 @@ struct Note {
     name: Option<String>,
     #[serde(default)]
     blob: Option<Digest>,
+    #[serde(default)]
+    step: bool,
 }
 
 impl Inventory {
@@ -115,6 +121,11 @@ impl Inventory {
         for path in entries(&cache.parts())? {
             let name = format!("sha256:{}", file_name(&path));
             items.extend(item(Kind::Part, name, path));
+        }
+        for path in entries(&cache.images())? {
+            let name = file_name(&path);
+            let kind = if name.starts_with('.') { Kind::Rest } else { Kind::Image };
+            items.extend(item(kind, name, path));
         }
         for path in entries(&cache.dir().join("kernel"))? {
             items.extend(kernel(path));
@@ -228,7 +239,8 @@ fn names(keys: &Path, cache: &Cache) -> Result<BTreeMap<String, (Kind, String)>>
         if let Some(blob) = note.blob {
             let name = note.name.filter(|name| !name.is_empty());
             let name = name.unwrap_or_else(|| format!("bootstrap {}", blob.short()));
-            names.insert(blob.hex(), (Kind::Bootstrap, name));
+            let kind = if note.step { Kind::Step } else { Kind::Bootstrap };
+            names.insert(blob.hex(), (kind, name));
         }
         let Some(image) = note.image else { continue };
         let mut put = |blob: Digest, what: String| {

@@ -4,61 +4,55 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bundle::{Arch, Reference};
+use clap::ValueEnum;
 use imgrun::{Progress, Result};
 use imgtool::cache::Cache;
 use imgtool::image::Image;
-use imgtool::inject::Agent;
 use imgtool::pack::{Packed, pack};
 use imgtool::plan::Plan;
 use imgtool::recipe::Recipe;
-use imgtool::{Error, kernel, source};
+use imgtool::step::{OnError, Secret};
+use imgtool::{Error, finished, lint};
 
-use super::access::Access;
+use super::inputs::Inputs;
 
 /// Build an image bundle from a recipe, with the kernel that it runs on.
 ///
 /// The result is two files in the output directory: NAME-VERSION-ARCH.tar.zst with the root file
-/// system, and its kernel's. Equal inputs give equal bytes.
+/// system, and its kernel's. Equal inputs give equal bytes, and what did not change is not done
+/// again: `imgtool plan` says what there is to do, `imgtool explain` why.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The recipe, a TOML file.
-    #[arg(long, short, value_name = "FILE")]
-    recipe: PathBuf,
+    #[command(flatten)]
+    inputs: Inputs,
     /// Where the bundles go; made if it is not there.
     #[arg(long, short, value_name = "DIR", default_value = "out")]
     output: PathBuf,
-    /// Build for this machine only: x86_64 or aarch64. All of the recipe's by default.
-    #[arg(long)]
-    arch: Option<Arch>,
-    /// Make a bootstrap anew instead of taking the one in the cache.
-    #[arg(long, conflicts_with = "offline")]
-    refresh: bool,
-    #[command(flatten)]
-    access: Access,
-    /// Where kernel configurations are; by default `kernel-configs` beside or above the recipe.
-    #[arg(long, value_name = "DIR")]
-    kernel_configs: Option<PathBuf>,
-    /// Put this guest agent in instead of the one that imgtool carries: a static program.
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
+    /// A secret for steps that name it, from a file. It is in no layer and in no cache.
+    #[arg(long, value_name = "NAME=FILE")]
+    secret: Vec<String>,
+    /// When a step fails: leave nothing, keep what it wrote as a tar, or open a shell in it.
+    #[arg(long, value_name = "WHAT", default_value = "clean")]
+    on_error: OnErrorArg,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnErrorArg {
+    Clean,
+    Keep,
+    Shell,
 }
 
 impl Args {
     /// Builds for each architecture and prints the bundles' paths.
     pub(crate) fn run(self, json: bool, progress: &Progress) -> Result<()> {
-        let recipe = Recipe::read(&self.recipe)?;
-        let arches = match self.arch {
-            None => recipe.arch.clone(),
-            Some(arch) if recipe.arch.contains(&arch) => vec![arch],
-            Some(arch) => {
-                let file = self.recipe.display();
-                return Err(Error::usage(format!("{file} is not for {arch}")));
-            }
-        };
+        let recipe = self.inputs.recipe()?;
+        let arches = self.inputs.arches(&recipe)?;
+        let secrets = self.secrets()?;
         let cache = Cache::of_user()?;
         fs::create_dir_all(&self.output).map_err(|e| Error::io(self.output.display(), e))?;
         for arch in arches {
-            let packed = self.build(&recipe, arch, &cache, progress)?;
+            let packed = self.build(&recipe, arch, &secrets, &cache, progress)?;
             if json {
                 super::print(serde_json::json!({
                     "path": packed.path, "digest": packed.digest, "bytes": packed.bytes,
@@ -75,42 +69,48 @@ impl Args {
         &self,
         recipe: &Recipe,
         arch: Arch,
+        secrets: &[Secret],
         cache: &Cache,
         progress: &Progress,
     ) -> Result<Packed> {
-        // What is cheap to find wrong comes first: the agent, then the kernel's configuration.
-        let agent = self.agent(arch)?;
-        let configs = self.kernel_configs()?;
-        let config = kernel::find_config(&configs, recipe.kernel.as_str())?;
-        let access = self.access.open()?;
-        let source = source::resolve(recipe, arch, self.refresh, &access, cache, progress)?;
-        let built = kernel::build(&config, arch, access.offline, cache, progress)?;
-        built.copy_to(&self.output)?;
-        let kernel = Reference { name: built.name, version: built.version, digest: built.digest };
-        let plan = Plan::new(recipe, arch, source, kernel, agent);
-        let image = Image::flatten(&plan.layout()?, &self.output, progress)?;
-        pack(&plan, image, &self.output, progress)
-    }
-
-    fn agent(&self, arch: Arch) -> Result<Agent> {
-        let Some(file) = &self.agent else { return Agent::embedded(arch) };
-        let program = fs::read(file).map_err(|e| Error::io(file.display(), e))?;
-        Agent::from_bytes(program, arch).map_err(|e| e.within(file.display()))
-    }
-
-    fn kernel_configs(&self) -> Result<PathBuf> {
-        if let Some(given) = &self.kernel_configs {
-            return Ok(given.clone());
+        let mut found = self.inputs.find(recipe, arch, cache, progress)?;
+        found.kernel.copy_to(&self.output)?;
+        let refresh = self.inputs.refresh;
+        let site = found.site(secrets, self.on_error.into(), &self.output, refresh);
+        let key = finished::key(recipe, &found.source, &found.stages, &site, &self.output);
+        if let Some(packed) = finished::find(&key, cache).filter(|_| !refresh) {
+            progress.note("nothing changed since it was built");
+            return Ok(Packed { path: self.output.join(packed.manifest.file_name()), ..packed });
         }
-        let beside = self.recipe.parent().unwrap_or(Path::new(""));
-        let candidates = [
-            beside.join("kernel-configs"),
-            beside.join("../kernel-configs"),
-            "kernel-configs".into(),
-        ];
-        candidates.into_iter().find(|dir| dir.is_dir()).ok_or_else(|| {
-            Error::usage(format!("no kernel-configs beside or above {}", self.recipe.display()))
-                .hint("name it with --kernel-configs")
-        })
+        let (place, layers) = (self.inputs.place(), found.source.layers.clone());
+        let layers = found.stages.run(layers, &site, &place, cache, progress)?;
+        let built = &found.kernel;
+        let (name, version) = (built.name.clone(), built.version.clone());
+        let kernel = Reference { name, version, digest: built.digest };
+        found.source.layers = layers;
+        let plan = Plan::new(recipe, arch, found.source, kernel, found.agent);
+        let mut image = Image::flatten(&plan.layout()?, &self.output, progress)?;
+        lint::check(&mut image, &recipe.allow)?;
+        let packed = pack(&plan, image, &self.output, progress)?;
+        finished::remember(&key, &packed, cache)?;
+        Ok(packed)
+    }
+
+    fn secrets(&self) -> Result<Vec<Secret>> {
+        let read = |text: &String| match text.split_once('=') {
+            Some((name, file)) if !name.is_empty() => Secret::read(name, Path::new(file)),
+            _ => Err(Error::usage(format!("--secret {text}: NAME=FILE is wanted"))),
+        };
+        self.secret.iter().map(read).collect()
+    }
+}
+
+impl From<OnErrorArg> for OnError {
+    fn from(arg: OnErrorArg) -> OnError {
+        match arg {
+            OnErrorArg::Clean => OnError::Clean,
+            OnErrorArg::Keep => OnError::Keep,
+            OnErrorArg::Shell => OnError::Shell,
+        }
     }
 }

@@ -11,8 +11,9 @@ use super::inspect::{line, object};
 /// Show what changed from one version of a bundle to another.
 ///
 /// Packages, the kernel and its configuration (where the kernels' bundles lie beside the images'),
-/// sizes, and how much a host that has the old version must fetch. With --files the root file
-/// systems are unpacked and compared, too: `-` removed, `+` added, `~` changed.
+/// sizes, how much a host that has the old version must fetch, and how long each took to boot
+/// (where `imgtool test` has left its results). With --files the root file systems are unpacked and
+/// compared, too: `-` removed, `+` added, `~` changed.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The old bundle's packed file.
@@ -68,6 +69,10 @@ fn text(comparison: &Comparison) -> Vec<String> {
     if let (Some(from), Some(to)) = (kernel(old), kernel(new)) {
         let same = if from == to { " (the same)".to_string() } else { format!(" -> {to}") };
         lines.push(format!("kernel: {from}{same}"));
+    }
+    if let (Some(from), Some(to)) = (&old.boot, &new.boot) {
+        let from = format!("{} ms, {}", from.ms, from.accel);
+        lines.push(format!("boot: {from} -> {} ms, {}", to.ms, to.accel));
     }
     for change in config.iter().flatten() {
         lines.push(format!("CONFIG_{}: {} -> {}", change.name, change.from, change.to));

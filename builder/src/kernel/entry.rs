@@ -183,7 +183,7 @@ impl Entry {
             lock: None,
             packages: Vec::new(),
             tool: concat!("imgtool ", env!("CARGO_PKG_VERSION")).to_string(),
-            test: None,
+            tests: Vec::new(),
         };
         let total = contents.iter().map(|content| content.size).sum();
         let stage = progress.stage("pack the kernel", Unit::Bytes, Some(total));

@@ -5,11 +5,12 @@ use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use bundle::{Digest, Form, HashingReader, Manifest, Outline, TestResult};
+use bundle::{Digest, Form, HashingReader, Manifest, Outline};
 use imgrun::catalog::{About, Entry};
 use imgrun::interrupt;
 use imgrun::tuf::time;
 
+use crate::trial::Document;
 use crate::{Error, Result};
 
 /// Threads that check a bundle: each holds a frame, at most 8 MiB.
@@ -21,15 +22,17 @@ const THREADS_MAX: usize = 8;
 pub struct Draft {
     /// Where it is.
     pub file: PathBuf,
-    /// How the catalog would list it.
+    /// How the catalog would list it; not tested, until a result is verified.
     pub entry: Entry,
+    /// What is said to have come of its tests.
+    pub result: Option<Document>,
 }
 
 impl Draft {
     /// Reads and checks `file`.
     ///
     /// # Errors
-    /// Where it is no bundle, or a damaged one.
+    /// Where it is no bundle, or a damaged one, or what lies beside it as its test's result is none.
     pub fn read(file: &Path) -> Result<Self> {
         let about = |e: bundle::Error| Error::input(file.display().to_string()).because(e);
         let packed = File::open(file).map_err(|e| Error::io(file.display(), e))?;
@@ -43,7 +46,8 @@ impl Draft {
         io::copy(&mut reader, &mut io::sink()).map_err(|e| Error::io(file.display(), e))?;
         let (digest, size) = reader.finish();
         let entry = entry(outline.manifest(), outline.json(), digest, size);
-        Ok(Draft { file: file.to_path_buf(), entry })
+        let result = Document::beside(file)?;
+        Ok(Draft { file: file.to_path_buf(), entry, result })
     }
 }
 
@@ -61,7 +65,6 @@ fn check(outline: &Outline, packed: &File) -> Result<()> {
 }
 
 fn entry(manifest: &Manifest, json: &[u8], digest: Digest, size: u64) -> Entry {
-    let tested = |test: &TestResult| test.checks.iter().all(|check| check.passed);
     Entry {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
@@ -72,7 +75,7 @@ fn entry(manifest: &Manifest, json: &[u8], digest: Digest, size: u64) -> Entry {
             kind: manifest.kind,
             manifest: Digest::of(json),
             kernel: manifest.kernel.clone(),
-            tested: manifest.test.as_ref().is_some_and(tested),
+            tested: false,
             published: time::to_text(time::now()),
             yanked: None,
         },

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use imgrun::catalog::{Catalog, Entry};
+use imgrun::catalog::{About, Catalog, Entry};
 use imgrun::depot::Depot;
 use imgrun::interrupt;
 use imgrun::tuf::Targets;
@@ -56,21 +56,15 @@ impl Publisher<'_> {
     /// # Errors
     /// Where they can not be published: see [`Publisher::publish`].
     pub fn plan(&self, drafts: Vec<Draft>, options: Options) -> Result<Vec<Item>> {
-        for draft in &drafts {
-            if !draft.entry.about.tested && !options.untested {
-                let file = draft.file.display();
-                return Err(Error::input(format!("{file}: it was not tested"))
-                    .hint("--untested publishes it as it is"));
-            }
-        }
         let heads = self.heads()?;
         let base = heads.targets.signed.as_ref().map(imgrun::catalog::entries).transpose()?;
         let base = base.unwrap_or_default();
+        let drafts = self.tested(drafts, &heads.root, &base, options)?;
         let entries: Vec<Entry> = drafts.iter().map(|d| d.entry.clone()).collect();
         merge(&base, &entries)?;
         let item = |draft: Draft| {
             let there = self.depot.size(&draft.entry.key())?;
-            let listed = base.iter().any(|e| same(e, &draft.entry));
+            let listed = base.iter().any(|e| covers(e, &draft.entry));
             let action = match (there, listed) {
                 (None, _) => Action::Upload,
                 (Some(size), _) if size != draft.entry.size => return Err(self.damaged(&draft)),
@@ -115,7 +109,7 @@ impl Publisher<'_> {
     }
 
     fn upload(&self, draft: &Draft) -> Result<()> {
-        let Draft { file, entry } = draft;
+        let Draft { file, entry, .. } = draft;
         let stage =
             self.progress.stage(format!("upload {}", entry.path()), Unit::Bytes, Some(entry.size));
         let body = Body::File { path: file, size: entry.size, stage: &stage };
@@ -211,9 +205,10 @@ impl Write for Counted<'_> {
     }
 }
 
-/// Whether both are the same publication of the same bytes.
-fn same(a: &Entry, b: &Entry) -> bool {
-    a.path() == b.path() && a.digest == b.digest
+/// Whether the entry `there` says all that `new` would: the same bytes, and tested if those are.
+fn covers(there: &Entry, new: &Entry) -> bool {
+    let same = there.path() == new.path() && there.digest == new.digest;
+    same && there.about.tested >= new.about.tested
 }
 
 /// `entries` on top of `base`: those that have to be added.
@@ -225,7 +220,12 @@ fn merge(base: &[Entry], entries: &[Entry]) -> Result<Vec<Entry>> {
     for entry in entries {
         let there = base.iter().chain(&new).find(|e| e.path() == entry.path());
         match there {
-            Some(there) if there.digest == entry.digest => {}
+            Some(there) if covers(there, entry) => {}
+            // What was published untested was tested since.
+            Some(there) if there.digest == entry.digest => {
+                let about = About { tested: true, ..there.about.clone() };
+                new.push(Entry { about, ..there.clone() });
+            }
             Some(there) => {
                 let (title, digest) = (entry.title(), there.digest);
                 return Err(Error::input(format!(

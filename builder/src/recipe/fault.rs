@@ -19,11 +19,13 @@ pub(crate) struct Faults<'t> {
     file: PathBuf,
     all: Vec<(Span, String)>,
     broken: bool,
+    /// Keys that seem to be there, misspelt.
+    meant: Vec<String>,
 }
 
 impl<'t> Faults<'t> {
     pub(crate) fn new(text: &'t str, file: &Path) -> Self {
-        Faults { text, file: file.to_path_buf(), all: Vec::new(), broken: false }
+        Faults { text, file: file.to_path_buf(), all: Vec::new(), broken: false, meant: Vec::new() }
     }
 
     /// Records a mistake at `span`.
@@ -39,6 +41,16 @@ impl<'t> Faults<'t> {
 
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
+    }
+
+    /// Remembers that `key` is there under a wrong name: then it is not missing, too.
+    pub(crate) fn mean(&mut self, key: &str) {
+        self.meant.push(key.to_string());
+    }
+
+    /// Whether `key` seems to be there under a wrong name.
+    pub(crate) fn means(&self, key: &str) -> bool {
+        self.meant.iter().any(|meant| meant == key)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -14,6 +14,17 @@ label = "root"
 
 [source]
 bootstrap = { suite = "bookworm", packages = ["systemd", "g++", "curl=7.88.1-10+deb12u12"] }
+
+[[test]]
+command = ["uname", "-r"]
+
+[[test]]
+name = "no such user"
+command = ["id", "nobody2"]
+exit = 1
+equals = ""
+contains = ""
+timeout = "2m"
 "#;
 
 fn parse(text: &str) -> Result<Recipe> {
@@ -44,6 +55,14 @@ fn a_whole_recipe_is_read() {
     assert_eq!(bootstrap.variant, "minbase");
     assert_eq!(bootstrap.components, ["main"]);
     assert_eq!(bootstrap.packages.len(), 3);
+    let tests = recipe.tests;
+    assert_eq!((tests[0].name.as_str(), tests[0].exit, &tests[0].equals), ("uname -r", 0, &None));
+    assert_eq!((tests[0].timeout_seconds, tests[1].timeout_seconds), (60, 120));
+    assert_eq!((tests[1].name.as_str(), tests[1].exit), ("no such user", 1));
+    assert_eq!(
+        (&tests[1].equals, &tests[1].contains),
+        (&Some(String::new()), &Some(String::new()))
+    );
 }
 
 #[test]
@@ -73,9 +92,6 @@ dir/x.toml:5:1: unknown key `inti`; did you mean `init`?
 dir/x.toml:7:8: the unit GB has two meanings; write 4GiB
   7 | size = "4GB"
     |        ^^^^^
-dir/x.toml:12:1: `suite` is missing, as in suite = "bookworm"
-  12 | bootstrap = { suit = "bookworm", packages = ["systemd", "g++", "curl=7.88.1-10+deb12u12"] }
-     | ^^^^^^^^^
 dir/x.toml:12:15: unknown key `suit`; did you mean `suite`?
   12 | bootstrap = { suit = "bookworm", packages = ["systemd", "g++", "curl=7.88.1-10+deb12u12"] }
      |               ^^^^"#
@@ -145,6 +161,18 @@ fn each_rule_has_its_sentence() {
         ("size = 4\n".to_string() + &with_source("tarball = \"t\""), "has to be a string"),
         ("source = 4\n".to_string(), "it has to be a table, as in [source]"),
     ];
+    let good = with_source("tarball = \"t\"") + "[[test]]\ncommand = [\"a\"]\n";
+    let table = table.into_iter().chain([
+        (good.clone() + "exit = 256", "an exit code is 0 to 255"),
+        (good.clone() + "timeout = \"61m\"", "an hour at most"),
+        (good.clone() + "timeout = \"0s\"", "a time is wanted"),
+        (good.clone() + "name = \"a\\nb\"", "a name is one line"),
+        (good.clone() + "stdout = \"x\"", "unknown key `stdout`; [[test]] has: name, command"),
+        (good.clone() + "[[test]]\ncommand = [\"a\"]", "x.toml:7:1: a second test \"a\""),
+        (good.clone() + "[[test]]\nname = \"b\"", "x.toml:7:1: `command` is missing"),
+        (good.replace("\"a\"]", "]"), "a command has a program"),
+        (good.replace("[[test]]", "[test]"), "it has to be a list of tables, as in [[test]]"),
+    ]);
     for (text, sentence) in table {
         let shown = errors(&text);
         assert!(shown.contains(sentence), "{text}\n---\n{shown}");

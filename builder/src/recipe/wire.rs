@@ -4,12 +4,14 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::Span;
+use super::action::Step;
 use super::fault::{Faults, closest};
+use super::step;
 
 /// A longer key is not compared with the known ones.
 const KEY_BYTES_MAX: usize = 64;
 
-const RECIPE_KEYS: [&str; 10] = [
+const RECIPE_KEYS: [&str; 13] = [
     "name",
     "version",
     "arch",
@@ -20,15 +22,24 @@ const RECIPE_KEYS: [&str; 10] = [
     "reserve",
     "label",
     "source",
+    "test",
+    "step",
+    "lint",
 ];
 const SOURCE_KEYS: [&str; 3] = ["bootstrap", "oci", "tarball"];
+const LINT_KEYS: [&str; 1] = ["allow"];
 const BOOTSTRAP_KEYS: [&str; 4] = ["suite", "variant", "components", "packages"];
 
+const TEST_KEYS: [&str; 6] = ["name", "command", "exit", "equals", "contains", "timeout"];
+
 /// Every section: its name, as a person would write it, and its keys.
-const SECTIONS: [(&str, &[&str]); 3] = [
+const SECTIONS: [(&str, &[&str]); 6] = [
     ("the top of the file", &RECIPE_KEYS),
     ("[source]", &SOURCE_KEYS),
     ("[source.bootstrap]", &BOOTSTRAP_KEYS),
+    ("[[test]]", &TEST_KEYS),
+    ("[lint]", &LINT_KEYS),
+    ("a [[step]]", &step::KEYS),
 ];
 
 /// A value and where it stands.
@@ -52,6 +63,10 @@ pub(super) struct Wire {
     /// Whether there is a table `source` at all, right or wrong.
     pub(super) has_source: bool,
     pub(super) source: Option<WireSource>,
+    pub(super) tests: Vec<At<WireTest>>,
+    pub(super) steps: Vec<Step>,
+    /// The names of findings that the recipe takes on itself.
+    pub(super) allow: Option<At<Vec<At<String>>>>,
 }
 
 pub(super) enum WireSource {
@@ -66,6 +81,16 @@ pub(super) struct WireBootstrap {
     pub(super) variant: Option<At<String>>,
     pub(super) components: Option<At<Vec<At<String>>>>,
     pub(super) packages: Option<At<Vec<At<String>>>>,
+}
+
+#[derive(Default)]
+pub(super) struct WireTest {
+    pub(super) name: Option<At<String>>,
+    pub(super) command: Option<At<Vec<At<String>>>>,
+    pub(super) exit: Option<At<i64>>,
+    pub(super) equals: Option<At<String>>,
+    pub(super) contains: Option<At<String>>,
+    pub(super) timeout: Option<At<String>>,
 }
 
 pub(crate) type Key<'t> = Spanned<DeString<'t>>;
@@ -93,10 +118,28 @@ pub(super) fn read(text: &str, faults: &mut Faults) -> Wire {
                 wire.has_source = true;
                 wire.source = source(key, value, faults);
             }
+            "test" => wire.tests = tests(key, value, faults),
+            "step" => wire.steps = step::read_all(key, value, faults),
+            "lint" => wire.allow = lint(key, value, faults),
             _ => unknown(key, 0, faults),
         }
     }
     wire
+}
+
+fn lint(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<Vec<At<String>>>> {
+    let DeValue::Table(table) = value.get_ref() else {
+        wrong_type(key, value, "a table, as in [lint]", faults);
+        return None;
+    };
+    let mut allow = None;
+    for (key, value) in table {
+        match key.get_ref().as_ref() {
+            "allow" => allow = strings(key, value, faults),
+            _ => unknown(key, 4, faults),
+        }
+    }
+    allow
 }
 
 fn source(key: &Key, value: &Value, faults: &mut Faults) -> Option<WireSource> {
@@ -118,7 +161,7 @@ fn source(key: &Key, value: &Value, faults: &mut Faults) -> Option<WireSource> {
         found.push((key.span(), source));
     }
     found.sort_by_key(|(span, _)| span.start);
-    if found.is_empty() && !faults.is_broken() {
+    if found.is_empty() && !faults.is_broken() && !SOURCE_KEYS.iter().any(|k| faults.means(k)) {
         let list = SOURCE_KEYS.join(", ");
         faults.add(key.span(), format!("a source is one of: {list}"));
     }
@@ -146,6 +189,34 @@ fn bootstrap(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<WireBoo
     Some(At { value: wire, span: key.span() })
 }
 
+fn tests(key: &Key, value: &Value, faults: &mut Faults) -> Vec<At<WireTest>> {
+    let DeValue::Array(list) = value.get_ref() else {
+        wrong_type(key, value, "a list of tables, as in [[test]]", faults);
+        return Vec::new();
+    };
+    list.iter().filter_map(|item| test(key, item, faults)).collect()
+}
+
+fn test(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<WireTest>> {
+    let DeValue::Table(table) = value.get_ref() else {
+        wrong_type(key, value, "a list of tables, as in [[test]]", faults);
+        return None;
+    };
+    let mut wire = WireTest::default();
+    for (key, value) in table {
+        match key.get_ref().as_ref() {
+            "name" => wire.name = string(key, value, faults),
+            "command" => wire.command = strings(key, value, faults),
+            "exit" => wire.exit = integer(key, value, faults),
+            "equals" => wire.equals = string(key, value, faults),
+            "contains" => wire.contains = string(key, value, faults),
+            "timeout" => wire.timeout = string(key, value, faults),
+            _ => unknown(key, 3, faults),
+        }
+    }
+    Some(At { value: wire, span: value.span() })
+}
+
 /// A key that section number `here` does not have: what may have been meant?
 fn unknown(key: &Key, here: usize, faults: &mut Faults) {
     let word = key.get_ref().as_ref();
@@ -156,6 +227,7 @@ fn unknown(key: &Key, here: usize, faults: &mut Faults) {
     } else if let Some((section, _)) = elsewhere {
         format!("; it belongs to {section}")
     } else if let Some(guess) = closest(word, keys) {
+        faults.mean(guess);
         format!("; did you mean `{guess}`?")
     } else {
         let all: Vec<_> = SECTIONS.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
@@ -192,6 +264,7 @@ pub(crate) fn boolean(key: &Key, value: &Value, faults: &mut Faults) -> Option<b
 
 pub(crate) fn wrong_type(key: &Key, value: &Value, wanted: &str, faults: &mut Faults) {
     let word = key.get_ref();
+    faults.mean(word);
     let found = match value.get_ref() {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",
@@ -233,7 +306,7 @@ pub(crate) fn strings(
     Some(At { value: items.collect(), span: value.span() })
 }
 
-fn integer(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<i64>> {
+pub(crate) fn integer(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<i64>> {
     if let DeValue::Integer(number) = value.get_ref()
         && let Ok(number) = i64::from_str_radix(number.as_str(), number.radix())
     {

@@ -1,15 +1,18 @@
 //! Laying layers under each other, the topmost first.
 
+mod room;
+
 use std::collections::HashMap;
 use std::io::{BufRead, Seek, Write};
 
 use ext4::{Kind, Meta, Node};
 
 use super::Rootfs;
+use super::detour::{Detours, Met, Shadows, Symlink};
 use super::graft::graft;
 use super::links::{Links, Target};
 use super::merge::{Body, Directory, Inode, InodeId, Level, Merge, Place, ROOT, SlotId};
-use super::path::{Marker, Path, is_aufs, marker, refuse};
+use super::path::{Marker, Path, Wrong, is_aufs, marker, refuse};
 use crate::tar::{Entry, Kind as TarKind, Reader};
 use crate::{Error, Result};
 
@@ -27,6 +30,8 @@ pub struct Flatten<'w, W> {
     writer: &'w mut ext4::Writer<W>,
     merge: Merge,
     links: Links,
+    detours: &'w Detours,
+    shadows: Shadows,
     grafts: Vec<Option<Graft>>,
     /// Where in `grafts` the current layer's are.
     grafted: HashMap<Path, usize>,
@@ -43,19 +48,20 @@ pub struct Flatten<'w, W> {
 /// A directory that a symlink of a lower layer has replaced.
 #[derive(Debug)]
 struct Graft {
-    symlink: Path,
-    /// The symlink's layer.
-    origin: String,
+    symlink: Symlink,
     moved: SlotId,
 }
 
 impl<'w, W: Write + Seek> Flatten<'w, W> {
-    /// Begins with an empty tree. Times after `epoch` seconds since 1970 become `epoch`.
-    pub fn new(writer: &'w mut ext4::Writer<W>, epoch: Option<i64>) -> Self {
+    /// Begins with an empty tree. Times after `epoch` seconds since 1970 become `epoch`. `detours`
+    /// are none at first: see [`Flatten::take_shadows`].
+    pub fn new(writer: &'w mut ext4::Writer<W>, epoch: Option<i64>, detours: &'w Detours) -> Self {
         Flatten {
             writer,
             merge: Merge::new(),
             links: Links::default(),
+            detours,
+            shadows: Shadows::default(),
             grafts: Vec::new(),
             grafted: HashMap::new(),
             deleted: Vec::new(),
@@ -97,6 +103,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
                 return Err(Error::input(format!("it has more than {SLOTS_MAX} names")));
             }
         }
+        self.shadows.end_layer(self.level);
         for path in std::mem::take(&mut self.deleted) {
             if let Some(link) = self.links.expire(&path) {
                 return Err(Error::input(format!("{link}: its target is not in the image")));
@@ -131,18 +138,30 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         self.entries
     }
 
+    /// To be called when all layers are laid: moves entries to where symlinks point, and gives what
+    /// there is to know of symlinks that are hidden or lead through each other. Where
+    /// [`Detours::learn`] finds something in it, nothing else that came of this flattening counts,
+    /// an error neither: begin anew, with those detours and another writer.
+    pub fn take_shadows(&mut self) -> Shadows {
+        let symlinks = self.grafts.iter().flatten().map(|graft| &graft.symlink);
+        let is_entangled = self.shadows.entangle(symlinks);
+        // The highest layers' first: each graft keeps the higher of two entries.
+        for Graft { symlink, moved } in std::mem::take(&mut self.grafts).into_iter().flatten() {
+            let lowest = self.merge.lowest(moved);
+            if is_entangled || graft(&mut self.merge, &symlink, moved).is_err() {
+                self.shadows.find(lowest, symlink);
+            }
+        }
+        std::mem::take(&mut self.shadows)
+    }
+
     /// The tree.
     ///
     /// # Errors
     /// Where a hard link's target never came, or entries below a symlink have no place.
-    pub fn finish(mut self) -> Result<Rootfs> {
+    pub fn finish(self) -> Result<Rootfs> {
         if let Some(link) = self.links.unresolved() {
             return Err(Error::input(format!("{link}: its target is not in the image")));
-        }
-        // The highest layers' first: each graft keeps the higher of two entries.
-        let grafts = std::mem::take(&mut self.grafts);
-        for Graft { symlink, origin, moved } in grafts.into_iter().flatten() {
-            graft(&mut self.merge, &symlink, moved).map_err(|e| e.within(origin))?;
         }
         let unnamed = self.unnamed();
         self.merge
@@ -151,7 +170,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
     }
 
     fn entry<R: BufRead>(&mut self, reader: &mut Reader<R>, entry: Entry) -> Result<()> {
-        let path = Path::parse(&entry.path).map_err(|why| refuse(&entry, why))?;
+        let path = self.path(&entry.path).map_err(|why| refuse(&entry, why))?;
         let Some((parents, name)) = path.split() else {
             return match entry.kind {
                 TarKind::Directory => self.directory(&path, &entry),
@@ -169,10 +188,18 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             let marker = marker.map_err(|why| refuse(&entry, why))?;
             return self.mark(&path, &entry, &marker);
         }
+        if self.shadows.looks_for(&path) {
+            let met = match (&entry.kind, self.symlink(&path, &entry)) {
+                (_, Some(symlink)) => Met::Symlink(symlink),
+                (TarKind::Directory, None) => Met::Directory,
+                (_, None) => Met::Other,
+            };
+            self.shadows.meet(path.clone(), met);
+        }
         match &entry.kind {
             TarKind::Directory => self.directory(&path, &entry),
             TarKind::HardLink(target) => {
-                let target = Path::parse(target).map_err(|why| {
+                let target = self.path(target).map_err(|why| {
                     refuse(&entry, format_args!("as a hard link's target, {why}"))
                 })?;
                 self.hard_link(path, &entry, target)
@@ -181,12 +208,25 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         }
     }
 
+    /// A path of the current layer: where it means the entry to be.
+    fn path(&self, path: &[u8]) -> std::result::Result<Path, Wrong> {
+        self.detours.follow(self.level, Path::parse(path)?)
+    }
+
     fn mark(&mut self, path: &Path, entry: &Entry, marker: &Marker<'_>) -> Result<()> {
         let level = self.level;
         let Some((parents, name)) = path.split() else { return Ok(()) };
+        match marker {
+            Marker::Opaque => self.shadows.make_opaque(Path::of(parents)),
+            Marker::Whiteout(name) => self.shadows.white_out(Path::join(parents, name)),
+            Marker::Ignored => {}
+        }
         let parent = match self.merge.place(level, parents, name, true) {
             Place::At { parent, .. } => parent,
-            Place::Hidden => return Ok(()),
+            Place::Hidden { parents: hidden } => {
+                self.hide(parents, hidden);
+                return Ok(());
+            }
             Place::Through => return Err(through(entry)),
         };
         let Some(directory) = self.merge.directory(parent) else { return Ok(()) };
@@ -210,7 +250,11 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         let slot = match path.split() {
             None => ROOT,
             Some((parents, name)) => match self.merge.place(level, parents, name, false) {
-                Place::Hidden => return Ok(()),
+                Place::Hidden { parents: hidden } => {
+                    self.shadows.name(path);
+                    self.hide(parents, hidden);
+                    return Ok(());
+                }
                 Place::Through => return Err(through(entry)),
                 Place::At { parent, there } => {
                     let kept = there.filter(|&slot| {
@@ -233,9 +277,12 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         let meta = self.meta(entry);
         ext4::check(&meta, &Kind::directory()).map_err(|why| refuse(entry, why))?;
         // Something else of a higher layer hides it; so does a directory named by one.
-        if let Some(directory) = self.merge.directory(slot)
-            && directory.meta.as_ref().is_none_or(|(named, _)| *named == level)
-        {
+        let Some(directory) = self.merge.directory(slot) else {
+            self.shadows.name(path);
+            return Ok(());
+        };
+        directory.named = level;
+        if directory.meta.as_ref().is_none_or(|(named, _)| *named == level) {
             self.merge.name(slot, level, meta);
         }
         Ok(())
@@ -250,7 +297,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
     ) -> Result<()> {
         let Some(parent) = self.room(&path, entry)? else {
             match self.links.arrive(&path) {
-                Some((inode, _)) => {
+                Some(inode) => {
                     let node = self.node(reader, entry)?;
                     self.merge.set_inode(inode, Inode::Known(node));
                     self.links.pass_inode(path, inode);
@@ -278,9 +325,9 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
             }
             None => match self.links.arrive(&path) {
                 // A higher layer links to this link: so it waits for what this one is.
-                Some((waiting, first)) => {
+                Some(waiting) => {
                     let inode = self.linked(target, entry)?;
-                    self.join(waiting, inode, first, entry)?;
+                    self.merge.join(waiting, inode).map_err(|why| refuse(entry, why))?;
                     self.links.pass_inode(path, inode);
                 }
                 None => self.links.pass_link(path, target),
@@ -320,75 +367,14 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
         Ok(inode)
     }
 
-    /// Where an entry that is no directory goes; `None` where a higher layer hides it.
-    fn room(&mut self, path: &Path, entry: &Entry) -> Result<Option<SlotId>> {
-        let Some((parents, name)) = path.split() else { return Ok(None) };
-        let (parent, there) = match self.merge.place(self.level, parents, name, false) {
-            Place::Hidden => return Ok(None),
-            Place::Through => return Err(through(entry)),
-            Place::At { parent, there } => (parent, there),
-        };
-        let Some(there) = there else { return Ok(Some(parent)) };
-        let slot = self.merge.slot(there);
-        let Body::Directory(directory) = &slot.body else {
-            let is_again = slot.level == self.level;
-            return Ok((is_again && !self.ungraft(path, entry, parent)).then_some(parent));
-        };
-        let hidden = match directory.meta {
-            Some((named, _)) => named > self.level,
-            None => {
-                slot.level > self.level
-                    && !matches!(entry.kind, TarKind::Symlink(_))
-                    && self.merge.shows(there)
-            }
-        };
-        if hidden {
-            // It is no directory, so nothing that lies deeper is part of the directory above it.
-            self.merge.hide(parent, name, self.level);
-            return Ok(None);
-        }
-        if directory.meta.is_none() && slot.level > self.level {
-            if matches!(entry.kind, TarKind::Symlink(_)) {
-                let (symlink, origin) = (path.clone(), self.origin.clone());
-                self.grafted.insert(path.clone(), self.grafts.len());
-                self.grafts.push(Some(Graft { symlink, origin, moved: there }));
-            }
-            return Ok(Some(parent));
-        }
-        if directory.children.values().any(|&child| self.merge.shows(child)) {
-            return Err(refuse(entry, "it replaces a directory that has entries in this layer"));
-        }
-        Ok(Some(parent))
-    }
-
-    /// The last entry of a path wins: where a symlink of this layer took the place of a higher
-    /// layer's directory and something else comes now, the directory takes it back.
-    fn ungraft(&mut self, path: &Path, entry: &Entry, parent: SlotId) -> bool {
-        if matches!(entry.kind, TarKind::Symlink(_)) {
-            return false;
-        }
-        let graft = self.grafted.remove(path).and_then(|at| self.grafts[at].take());
-        let (Some(graft), Some((_, name))) = (graft, path.split()) else { return false };
-        self.merge.adopt(parent, name.into(), graft.moved);
-        self.merge.hide(parent, name, self.level);
-        true
-    }
-
     /// Gives `inode` its name, and to those links that wait for this name the inode.
     fn put(&mut self, path: &Path, parent: SlotId, inode: InodeId, entry: &Entry) -> Result<()> {
         let Some((_, name)) = path.split() else { return Ok(()) };
         self.merge.insert(parent, name, self.level, Body::Inode(inode));
+        self.links.show(path);
         match self.links.arrive(path) {
-            Some((waiting, first)) => self.join(waiting, inode, first, entry),
+            Some(waiting) => self.merge.join(waiting, inode).map_err(|why| refuse(entry, why)),
             None => Ok(()),
-        }
-    }
-
-    fn join(&mut self, waiting: InodeId, inode: InodeId, first: bool, entry: &Entry) -> Result<()> {
-        if self.merge.join(waiting, inode) || !first {
-            Ok(())
-        } else {
-            Err(refuse(entry, "hard links lead in a circle"))
         }
     }
 
@@ -396,7 +382,7 @@ impl<'w, W: Write + Seek> Flatten<'w, W> {
     fn second_pass<R: BufRead>(&mut self, input: R, wanted: &HashMap<Path, InodeId>) -> Result<()> {
         let mut reader = Reader::new(input);
         while let Some(entry) = reader.next_entry()? {
-            let path = Path::parse(&entry.path).map_err(|why| refuse(&entry, why))?;
+            let path = self.path(&entry.path).map_err(|why| refuse(&entry, why))?;
             let is_content = !matches!(entry.kind, TarKind::Directory | TarKind::HardLink(_));
             if let Some(&inode) = wanted.get(&path)
                 && is_content

@@ -47,6 +47,11 @@ impl Links {
         self.passed.insert(path, Passed::Content);
     }
 
+    /// In the end something at `path` is not hidden.
+    pub(super) fn show(&mut self, path: &Path) {
+        self.passed.remove(path);
+    }
+
     pub(super) fn pass_link(&mut self, path: Path, target: Path) {
         let end = self.end(target);
         self.passed.insert(path, Passed::Link(end));
@@ -103,14 +108,14 @@ impl Links {
         self.awaited.insert(target, (inode, link.to_string()));
     }
 
-    /// The target has come; true where for the first time. In one layer it may come once more: the
-    /// last one is what counts.
-    pub(super) fn arrive(&mut self, path: &Path) -> Option<(InodeId, bool)> {
+    /// The target has come: the inode that waits for it, or waited. In one layer it may come once
+    /// more: the last one is what counts.
+    pub(super) fn arrive(&mut self, path: &Path) -> Option<InodeId> {
         if let Some((inode, _)) = self.awaited.remove(path) {
             self.arrived.insert(path.clone(), inode);
-            return Some((inode, true));
+            return Some(inode);
         }
-        self.arrived.get(path).map(|&inode| (inode, false))
+        self.arrived.get(path).copied()
     }
 
     /// The target can not come any more: the link that waits for it, where one does.

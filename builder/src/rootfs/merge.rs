@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ext4::{Kind, Meta, Node, NodeId, Tree};
 
-use super::path::Path;
+use super::path::{Path, Wrong};
 
 /// A layer's place: 1 is the bottom; higher ones hide lower ones.
 pub(super) type Level = u32;
@@ -41,6 +41,9 @@ pub(super) struct Directory {
     pub(super) opaque: Level,
     /// Names that show nothing of layers below theirs.
     pub(super) hidden: BTreeMap<Box<[u8]>, Level>,
+    /// The last layer that has an entry in it, and the last that names it; 0 for none.
+    pub(super) entered: Level,
+    pub(super) named: Level,
     /// Whether it will be in the image: an entry names it, or something below it shows.
     shows: bool,
 }
@@ -50,15 +53,20 @@ pub(super) enum Inode {
     Known(Node),
     /// A hard link whose target comes later.
     Awaited,
-    /// A hard link whose target has come.
-    Same(InodeId),
+    /// A hard link whose target has come: `to` this, and by now to what is `near` its end, which holds
+    /// until a link is turned elsewhere.
+    Same {
+        to: InodeId,
+        near: InodeId,
+        turns: u32,
+    },
 }
 
 /// Where an entry belongs.
 #[derive(Debug)]
 pub(super) enum Place {
-    /// Nowhere: a higher layer hides it.
-    Hidden,
+    /// Nowhere: a higher layer hides it, or its first so many parents.
+    Hidden { parents: Option<usize> },
     /// In this directory; perhaps something is there already.
     At { parent: SlotId, there: Option<SlotId> },
     /// Below something of its own layer that is no directory.
@@ -69,15 +77,20 @@ pub(super) enum Place {
 pub(super) struct Merge {
     slots: Vec<Slot>,
     inodes: Vec<Inode>,
+    /// How often a link was turned elsewhere, because its target came once more.
+    turns: u32,
 }
 
 pub(super) const ROOT: SlotId = 0;
+
+/// Each turn makes the way through all links long again.
+const TURNS_MAX: u32 = 1000;
 
 impl Merge {
     pub(super) fn new() -> Self {
         let body = Body::Directory(Directory::default());
         let root = Slot { level: Level::MAX, body, parent: ROOT };
-        Merge { slots: vec![root], inodes: Vec::new() }
+        Merge { slots: vec![root], inodes: Vec::new(), turns: 0 }
     }
 
     pub(super) fn slot(&self, id: SlotId) -> &Slot {
@@ -88,6 +101,15 @@ impl Merge {
         match &mut self.slots[id].body {
             Body::Directory(directory) => Some(directory),
             Body::Inode(_) => None,
+        }
+    }
+
+    /// The lowest layer that has anything at or below a slot.
+    pub(super) fn lowest(&self, id: SlotId) -> Level {
+        let slot = &self.slots[id];
+        match &slot.body {
+            Body::Directory(directory) => directory.lowest(),
+            Body::Inode(_) => slot.level,
         }
     }
 
@@ -102,29 +124,50 @@ impl Merge {
     }
 
     pub(super) fn set_inode(&mut self, id: InodeId, inode: Inode) {
+        if matches!(self.inodes[id], Inode::Same { .. }) {
+            self.turns += 1;
+        }
         self.inodes[id] = inode;
     }
 
     /// The inode that `id` ends at, links to links resolved; the way is shortened for the next.
     pub(super) fn same(&mut self, mut id: InodeId) -> InodeId {
-        while let Inode::Same(next) = self.inodes[id] {
-            if let Inode::Same(after) = self.inodes[next] {
-                self.inodes[id] = Inode::Same(after);
+        let turns = self.turns;
+        let next = |inode: &Inode| match *inode {
+            Inode::Same { near, turns: then, .. } if then == turns => Some(near),
+            Inode::Same { to, .. } => Some(to),
+            _ => None,
+        };
+        while let Some(after) = next(&self.inodes[id]) {
+            let skip = next(&self.inodes[after]).unwrap_or(after);
+            if let Inode::Same { near, turns: then, .. } = &mut self.inodes[id] {
+                (*near, *then) = (skip, turns);
             }
-            id = next;
+            id = after;
         }
         id
     }
 
-    /// Makes the link `waiting` the same as `inode`; false where it is that already, so that links
-    /// lead in a circle.
-    #[must_use]
-    pub(super) fn join(&mut self, waiting: InodeId, inode: InodeId) -> bool {
-        let (waiting, inode) = (self.same(waiting), self.same(inode));
-        if waiting != inode {
-            self.inodes[waiting] = Inode::Same(inode);
+    /// Makes the link `waiting` the same as `inode`, whatever it was the same as before.
+    ///
+    /// # Errors
+    /// Where links lead in a circle, or have turned too often for the time that takes.
+    pub(super) fn join(&mut self, waiting: InodeId, inode: InodeId) -> Result<(), Wrong> {
+        let before = std::mem::replace(&mut self.inodes[waiting], Inode::Awaited);
+        if matches!(before, Inode::Same { .. }) {
+            self.turns += 1;
+            if self.turns > TURNS_MAX {
+                return Err("too many targets of hard links come twice");
+            }
         }
-        waiting != inode
+        if self.same(inode) == waiting {
+            // It came before, and this is one more link to that.
+            let is_there = !matches!(before, Inode::Awaited);
+            self.inodes[waiting] = before;
+            return if is_there { Ok(()) } else { Err("hard links lead in a circle") };
+        }
+        self.inodes[waiting] = Inode::Same { to: inode, near: inode, turns: self.turns };
+        Ok(())
     }
 
     /// How many slots there are, replaced ones counted: what a hostile layer can make grow.
@@ -142,10 +185,11 @@ impl Merge {
         is_marker: bool,
     ) -> Place {
         let mut at = ROOT;
-        for parent in parents {
-            let Some(directory) = self.directory(at) else { return Place::Hidden };
+        for (above, parent) in parents.iter().enumerate() {
+            let hidden = Place::Hidden { parents: Some(above + 1) };
+            let Some(directory) = self.directory(at) else { return hidden };
             if directory.hides(level, parent) {
-                return Place::Hidden;
+                return hidden;
             }
             let next = match directory.children.get(parent) {
                 Some(&child) => child,
@@ -153,9 +197,12 @@ impl Merge {
             };
             let slot = &mut self.slots[next];
             match &mut slot.body {
-                Body::Directory(directory) => directory.implied |= !is_marker,
+                Body::Directory(directory) => {
+                    directory.implied |= !is_marker;
+                    directory.entered = level;
+                }
                 Body::Inode(_) if slot.level == level => return Place::Through,
-                Body::Inode(_) => return Place::Hidden,
+                Body::Inode(_) => return hidden,
             }
             if !is_marker {
                 self.show(next);
@@ -166,7 +213,7 @@ impl Merge {
             Some(directory) if !directory.hides(level, name) => {
                 Place::At { parent: at, there: directory.children.get(name).copied() }
             }
-            _ => Place::Hidden,
+            _ => Place::Hidden { parents: None },
         }
     }
 
@@ -306,6 +353,15 @@ impl Merge {
 }
 
 impl Directory {
+    /// The lowest layer that names it or has an entry in it.
+    fn lowest(&self) -> Level {
+        [self.entered, self.named]
+            .into_iter()
+            .filter(|&level| level > 0)
+            .min()
+            .unwrap_or(Level::MAX)
+    }
+
     /// Whether a higher layer hides what `level` has at `name`.
     pub(super) fn hides(&self, level: Level, name: &[u8]) -> bool {
         level < self.opaque || self.hidden.get(name).is_some_and(|&hidden| level < hidden)

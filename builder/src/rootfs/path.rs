@@ -43,8 +43,21 @@ impl Path {
         if names.len() > DEPTH_MAX { Err("its path is deeper than 1024") } else { Ok(Path(names)) }
     }
 
+    pub(super) fn of(names: &[Name]) -> Path {
+        Path(names.to_vec())
+    }
+
     pub(super) fn join(parents: &[Name], name: &[u8]) -> Path {
         Path(parents.iter().cloned().chain([Box::from(name)]).collect())
+    }
+
+    /// `self`, and `more` below it.
+    pub(super) fn append(&self, more: &[Name]) -> Result<Path, Wrong> {
+        let names: Vec<Name> = self.0.iter().chain(more).cloned().collect();
+        if names.iter().map(|name| name.len() + 1).sum::<usize>() > PATH_BYTES_MAX {
+            return Err("its path is longer than 4096 bytes");
+        }
+        if names.len() > DEPTH_MAX { Err("its path is deeper than 1024") } else { Ok(Path(names)) }
     }
 
     pub(super) fn names(&self) -> &[Name] {

@@ -69,6 +69,7 @@ impl World {
         let quiet = Progress::silent();
         let source = source::tarball(&tar, &quiet).unwrap();
         let plan = Plan {
+            tests: Vec::new(),
             name: "t".parse().unwrap(),
             version: version.parse().unwrap(),
             arch: Arch::host(),

@@ -7,5 +7,6 @@ mod judges;
 mod kills;
 mod races;
 mod servers;
+mod tested;
 mod verbs;
 mod world;

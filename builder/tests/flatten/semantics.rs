@@ -242,6 +242,63 @@ fn entries_below_a_symlink_of_a_lower_layer_go_where_it_points() {
 }
 
 #[test]
+fn entries_below_a_symlink_go_where_it_pointed_when_their_layer_was_made() {
+    let below = || {
+        Layers::new()
+            .layer(|tar| {
+                tar.directory("usr", 0o755);
+                tar.directory("usr/lib", 0o700);
+                tar.file("usr/lib/old", b"old");
+                tar.symlink("lib", "usr/lib");
+                tar.symlink("chain", "lib");
+            })
+            .layer(|tar| {
+                tar.file("lib/file", b"new");
+                tar.file("chain/deep/er", b"new");
+                tar.file("lib/.wh.old", b"");
+            })
+    };
+    // Removed, replaced by a file, by a directory, by another symlink; and what is below it again.
+    below().layer(|tar| tar.file(".wh.lib", b"")).judge();
+    below().layer(|tar| tar.file(".wh.chain", b"")).layer(|tar| tar.file("lib", b"file")).judge();
+    below().layer(|tar| tar.directory("lib", 0o750)).judge();
+    below().layer(|tar| tar.symlink("chain", "elsewhere")).judge();
+    below()
+        .layer(|tar| {
+            tar.directory("lib", 0o750);
+            tar.file("lib/file", b"newest");
+        })
+        .layer(|tar| tar.file(".wh..wh..opq", b""))
+        .layer(|tar| tar.file("lib/file", b"last"))
+        .judge();
+    // A layer that names the directory has made one of the symlink.
+    below()
+        .layer(|tar| {
+            tar.directory("lib", 0o750);
+            tar.file("lib/in the directory", b"x");
+        })
+        .layer(|tar| tar.file(".wh.lib", b""))
+        .judge();
+    let down_and_up = Layers::new()
+        .layer(|tar| tar.symlink("lib", "a/../usr"))
+        .layer(|tar| tar.file("lib/file", b"new"))
+        .layer(|tar| tar.file(".wh.lib", b""));
+    down_and_up.refused("its target goes down and up again");
+}
+
+#[test]
+fn entries_below_a_hard_link_to_a_symlink() {
+    Layers::new()
+        .layer(|tar| {
+            tar.directory("usr", 0o755);
+            tar.symlink("lib", "usr");
+            tar.hard_link("link", "lib");
+        })
+        .layer(|tar| tar.file("link/file", b"new"))
+        .judge();
+}
+
+#[test]
 fn the_same_layers_give_the_same_image() {
     let make = || {
         Layers::new()

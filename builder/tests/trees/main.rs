@@ -11,7 +11,7 @@ use std::process::Command;
 
 use ext4::read::{Found, Kind, Reader, Walk};
 use ext4_view::{Ext4, FileType};
-use imgtool::rootfs::Flatten;
+use imgtool::rootfs::{Detours, Flatten};
 use model::{Entry, Model, What};
 
 /// Trees in a normal run.
@@ -104,15 +104,23 @@ fn tar_of(entries: &[Entry]) -> Vec<u8> {
 }
 
 fn flatten(layers: &[Vec<Entry>]) -> imgtool::Result<(Vec<u8>, u64)> {
-    let mut writer = ext4::Writer::new(Cursor::new(Vec::new()), ext4::Options::default()).unwrap();
-    let mut flatten = Flatten::new(&mut writer, None);
-    for (i, layer) in layers.iter().enumerate().rev() {
-        let tar = tar_of(layer);
-        flatten.layer(&format!("layer {i}"), || Ok(&tar[..]))?;
+    let mut detours = Detours::default();
+    loop {
+        let mut writer =
+            ext4::Writer::new(Cursor::new(Vec::new()), ext4::Options::default()).unwrap();
+        let mut flatten = Flatten::new(&mut writer, None, &detours);
+        let laid = layers.iter().enumerate().rev().try_for_each(|(i, layer)| {
+            let tar = tar_of(layer);
+            flatten.layer(&format!("layer {i}"), || Ok(&tar[..]))
+        });
+        let shadows = flatten.take_shadows();
+        let tree = laid.and_then(|()| flatten.finish());
+        if detours.learn(shadows)? {
+            continue;
+        }
+        let (image, summary) = writer.finish(&tree?).unwrap();
+        return Ok((image.into_inner(), summary.inodes));
     }
-    let tree = flatten.finish()?;
-    let (image, summary) = writer.finish(&tree).unwrap();
-    Ok((image.into_inner(), summary.inodes))
 }
 
 type Seen = BTreeMap<String, (What, u16, u32, i64)>;

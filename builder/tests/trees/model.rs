@@ -34,8 +34,7 @@ pub(crate) struct Model {
     pub(crate) inodes: Vec<Entry>,
     /// Which layer put each name there.
     layers: BTreeMap<String, usize>,
-    /// Symlinks that entries went through, and where these went. Laying layers top-down does not
-    /// know of a symlink that a higher layer removed, so the model says nothing of such layers.
+    /// Symlinks that entries went through, and where these went.
     through: Vec<(String, String)>,
 }
 
@@ -45,6 +44,17 @@ fn parent(path: &str) -> &str {
 
 fn is_below(path: &str, directory: &str) -> bool {
     directory.is_empty() || path.strip_prefix(directory).is_some_and(|p| p.starts_with('/'))
+}
+
+/// Whether one layer makes a path two things: no program writes such a layer.
+fn is_doubtful(entries: &[Entry]) -> bool {
+    let is_leaf = |e: &&Entry| !matches!(e.what, What::Directory | What::Whiteout | What::Opaque);
+    let leaves: Vec<&str> = entries.iter().filter(is_leaf).map(|e| &e.path[..]).collect();
+    // A file and a directory of one name: does the one hide what the other had? And entries below a
+    // path that is something else are refused.
+    let is_twice = |e: &Entry| e.what == What::Directory && leaves.contains(&&e.path[..]);
+    let is_through = |e: &Entry| leaves.iter().any(|leaf| is_below(&e.path, leaf));
+    entries.iter().any(|e| is_twice(e) || is_through(e))
 }
 
 impl Model {
@@ -69,11 +79,7 @@ impl Model {
                 _ => {}
             }
         }
-        // A file and a directory of one name in one layer: does the one hide what the other had?
-        let is_leaf =
-            |e: &&Entry| !matches!(e.what, What::Directory | What::Whiteout | What::Opaque);
-        let leaves: Vec<&str> = entries.iter().filter(is_leaf).map(|e| &e.path[..]).collect();
-        if entries.iter().any(|e| e.what == What::Directory && leaves.contains(&&e.path[..])) {
+        if is_doubtful(entries) {
             return None;
         }
         let mut late = Vec::new();
@@ -161,7 +167,8 @@ impl Model {
             match self.names.get(&next).map(|&i| (i, self.inodes[i].what.clone())) {
                 Some((_, What::Directory)) => at = next,
                 Some(_) if self.layers[&next] == layer => return None,
-                // Entries below a second name of a symlink: we leave them where they are.
+                // Entries below a second name of a symlink: that it is one comes out too late where
+                // its layer or name is another. `semantics.rs` tests what is known in time.
                 Some((inode, What::Symlink(_))) if self.inodes[inode].path != next => return None,
                 Some((_, What::Symlink(target))) => {
                     followed += 1;
@@ -209,6 +216,10 @@ impl Model {
                 self.names.iter().filter(|&(name, &i)| is_below(path, name) && !self.is_dir(i));
             let links: Vec<_> = links.map(|(name, _)| (name.clone(), place.clone())).collect();
             self.through.extend(links);
+            // What replaces a symlink by going through it changes what the next entry means.
+            if self.through.iter().any(|(link, place)| link == place) {
+                return None;
+            }
         } else if self.through.iter().any(|(_, p)| p == path)
             && self.layers.get(path) == Some(&layer)
         {
@@ -234,14 +245,12 @@ impl Model {
         self.remove_below(path)?;
         self.names.remove(path);
         self.layers.remove(path);
-        (!self.through.iter().any(|(link, place)| link == path || place == path)).then_some(())
+        Some(())
     }
 
     fn remove_below(&mut self, path: &str) -> Option<()> {
         self.names.retain(|name, _| !is_below(name, path));
         self.layers.retain(|name, _| !is_below(name, path));
-        let is_gone =
-            |(link, place): &(String, String)| is_below(link, path) || is_below(place, path);
-        (!self.through.iter().any(is_gone)).then_some(())
+        Some(())
     }
 }

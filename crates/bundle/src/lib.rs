@@ -72,6 +72,7 @@ mod name;
 mod outline;
 mod pack;
 mod table;
+mod test;
 mod zstd_frame;
 
 pub use arch::Arch;
@@ -79,14 +80,15 @@ pub use assemble::Form;
 pub use digest::{Digest, Hasher, HashingReader, HashingWriter};
 pub use error::{Error, Result};
 pub use manifest::{
-    AgentInfo, Blob, Boot, Check, Database, FileEntry, Init, Kind, MANIFEST_BYTES_MAX, Manifest,
-    Package, ROOTFS, Reference, SBOM, SCHEMA, Source, TestResult,
+    AgentInfo, Blob, Boot, Database, FileEntry, Init, Kind, MANIFEST_BYTES_MAX, Manifest, Package,
+    ROOTFS, Reference, SBOM, SCHEMA, Source,
 };
 pub use member::read_manifest;
 pub use name::{Name, Version};
 pub use outline::{Outline, Piece};
 pub use pack::{Content, Packing, pack};
 pub use table::{FRAME_BYTES_MAX, FRAMES_MAX, Frame, ZERO_BYTES_MAX};
+pub use test::{Check, TEST_SECONDS_MAX, TESTS_MAX, Test, TestResult};
 pub use zstd_frame::WINDOW_BYTES_MAX;
 
 /// A block of a disk image: frames of a file begin at multiples of it.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Arch, Digest, Error, Name, Result, Version};
+use crate::{Arch, Digest, Error, Name, Result, Test, Version};
 
 /// The schema version that this crate writes and reads.
 ///
@@ -92,10 +92,11 @@ pub struct Manifest {
     pub packages: Vec<Package>,
     /// The program that made it: `imgtool 0.1.0`.
     pub tool: String,
-    /// What came of a test before it was packed. A later one can not be here, because the manifest
-    /// decides the bundle's digest; it is a document of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test: Option<TestResult>,
+    /// What must be so in a machine that booted it. Images only. What came of that can not be here,
+    /// because the manifest decides the bundle's digest: it is a document of its own
+    /// ([`TestResult`](crate::TestResult)).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<Test>,
 }
 
 /// Bytes that are named by their digest.
@@ -137,30 +138,6 @@ pub enum Database {
     Dpkg,
     /// Alpine's: `/lib/apk/db/installed`.
     Apk,
-}
-
-/// What came of booting an image and running commands in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TestResult {
-    /// The program that tested: `imgrun 0.1.0`.
-    pub tool: String,
-    /// How the guest was executed: `kvm`, `tcg`.
-    pub accel: String,
-    /// The digest of the kernel that it booted.
-    pub kernel: Digest,
-    /// From the start of the VMM to the agent's first answer, in milliseconds.
-    pub boot_ms: u64,
-    /// What was run, in order.
-    pub checks: Vec<Check>,
-}
-
-/// A command of a test.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// What it shows, in a few words, or the command itself.
-    pub name: String,
-    /// Whether it did.
-    pub passed: bool,
 }
 
 /// A file inside a bundle.
@@ -300,6 +277,7 @@ impl Manifest {
         if self.kind == Kind::Image && (self.boot.is_none() || self.kernel.is_none()) {
             return Err(Error::format("manifest.json of an image needs boot and kernel"));
         }
+        crate::test::check(&self.tests)?;
         Ok(())
     }
 }
@@ -327,7 +305,7 @@ mod tests {
             lock: None,
             packages: vec![],
             tool: "test".into(),
-            test: None,
+            tests: Vec::new(),
         };
         Manifest::parse(&manifest.to_json())
     }

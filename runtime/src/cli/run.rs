@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use imgrun::{
     Accel, AccelChoice, Class, Decision, EXIT_NOT_RUN, Error, Exec, FaultCode, Hostname, Kernel,
-    KvmEvidence, MEMORY_MIB_DEFAULT, Machine, NotRun, Result, Spec, Status, Stored, boot_max,
-    check_arch, check_exec, choose_accel, offer,
+    KvmEvidence, MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Status, Stored,
+    boot_max, check_arch, check_exec, choose_accel, offer,
 };
 use serde_json::json;
 
@@ -60,6 +60,9 @@ pub(super) struct Args {
     /// Who executes the guest: the processor (kvm) or QEMU (tcg); auto goes by what works here
     #[arg(long, value_name = "HOW", default_value = "auto")]
     accel: AccelArg,
+    /// Connect the machine: none, or user (outbound only; see below)
+    #[arg(long, value_name = "HOW", default_value = "none")]
+    network: NetworkArg,
     /// Boot this kernel instead of the image's: a vmlinux, or a kernel bundle
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -84,6 +87,10 @@ Examples:
   imgrun run -e CI=1 -w /tmp -u nobody debian -- env
   pg_dump db | imgrun run --timeout 10m debian -- sh -c 'gzip -9' > db.gz
 
+With --network user the machine reaches what this host reaches by IPv4, this host's own addresses
+included, and asks its name server; but not its loopback (127.0.0.0/8) and link-local addresses
+(169.254.0.0/16). Nothing reaches the machine.
+
 Exit code: the command's own, 128+n where signal n ended it; 124 after --timeout, 125 where we
 failed (the machine did not boot, say), 126 where the command could not be executed, 127 where there
 is no such command; 2 where this command line of ours is wrong. The first Ctrl-C goes to the command, the second kills the machine.";
@@ -101,6 +108,21 @@ impl From<AccelArg> for AccelChoice {
             AccelArg::Auto => AccelChoice::Auto,
             AccelArg::Kvm => AccelChoice::Kvm,
             AccelArg::Tcg => AccelChoice::Tcg,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NetworkArg {
+    None,
+    User,
+}
+
+impl From<NetworkArg> for Network {
+    fn from(arg: NetworkArg) -> Self {
+        match arg {
+            NetworkArg::None => Network::None,
+            NetworkArg::User => Network::User,
         }
     }
 }
@@ -213,6 +235,7 @@ impl Args {
         let mut spec = Spec::new(image, kernel, accel);
         spec.cpus = self.cpus;
         spec.memory_mib = self.memory;
+        spec.network = self.network.into();
         if let Some(hostname) = &self.hostname {
             spec.hostname = hostname.clone();
         }

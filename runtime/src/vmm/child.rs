@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use rustix::process::{PidfdFlags, Signal, getpid, getppid, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Launch, PACKAGE};
+use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch, PACKAGE};
 use crate::{Error, Result};
 
 /// What a VMM says on standard error is kept up to here, bytes.
@@ -29,22 +30,39 @@ pub(crate) struct Child {
     program: String,
 }
 
+/// The VMM's ends of socket pairs.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// Its standard input.
+    pub(crate) agent: OwnedFd,
+    /// Its standard output.
+    pub(crate) console: OwnedFd,
+    /// [`GUARD_OUT_FD`] and [`GUARD_IN_FD`], where the machine has a network.
+    pub(crate) guard: Option<[OwnedFd; 2]>,
+}
+
 impl Child {
-    /// Starts `launch` in a process group of its own, with `stdin` and `stdout` as its ends of
-    /// socket pairs. The kernel kills it when the calling *thread* ends, so call this on a thread
-    /// that lives as long as the machine (a current-thread runtime does).
-    pub(crate) fn spawn(launch: &Launch, stdin: OwnedFd, stdout: OwnedFd) -> Result<Self> {
+    /// Starts `launch` in a process group of its own with its ends of socket pairs. The kernel
+    /// kills it when the calling *thread* ends, so call this on a thread that lives as long as the
+    /// machine (a current-thread runtime does).
+    pub(crate) fn spawn(launch: &Launch, ends: Ends) -> Result<Self> {
         let mut command = Command::new(&launch.program);
         command.args(&launch.args).process_group(0);
-        command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::piped());
-        let parent = getpid();
-        let die_with_parent = move || {
+        command.stdin(Stdio::from(ends.agent)).stdout(Stdio::from(ends.console));
+        command.stderr(Stdio::piped());
+        let (parent, guard) = (getpid(), ends.guard);
+        let prepare = move || {
+            for (end, number) in guard.iter().flatten().zip([GUARD_OUT_FD, GUARD_IN_FD]) {
+                // SAFETY: `dup2` takes the number whether it is open or not, and nothing closes it.
+                let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+                rustix::io::dup2(end, &mut place)?;
+            }
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // We may have died before the request was in place.
             if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
         };
-        // SAFETY: between fork and exec it makes two system calls and allocates nothing.
-        unsafe { command.pre_exec(die_with_parent) };
+        // SAFETY: between fork and exec it makes a few system calls and allocates nothing.
+        unsafe { command.pre_exec(prepare) };
         let mut child = command.spawn().map_err(|e| not_started(launch, e))?;
         let stderr = Arc::new(Mutex::new(Vec::new()));
         let stderr_reader = child.stderr.take().and_then(|pipe| keep_tail(pipe, stderr.clone()));

@@ -9,12 +9,17 @@ mod child;
 mod qemu;
 
 use std::fmt;
-use std::path::Path;
 
-use crate::Spec;
+use crate::{Spec, Upper};
 
-pub(crate) use child::Child;
+pub(crate) use child::{Child, Ends};
 pub(crate) use qemu::{PACKAGE, binary};
+
+/// Where a machine has a network, the VMM writes what the guest sends to this descriptor,
+pub(crate) const GUARD_OUT_FD: i32 = 900;
+/// and reads from this one what may pass. Numbers that no process of ours has come to: so nothing
+/// is lost when the child puts its ends there.
+pub(crate) const GUARD_IN_FD: i32 = 901;
 
 /// What to start: a program and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +31,7 @@ pub struct Launch {
 }
 
 /// What to start for `spec`, with the upper disk `upper` where there is one. Pure.
-pub fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
+pub fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
     qemu::launch(spec, upper)
 }
 

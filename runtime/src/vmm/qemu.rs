@@ -8,8 +8,9 @@ use std::path::Path;
 
 use bundle::Arch;
 
-use super::Launch;
-use crate::{Accel, Network, Spec};
+use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch};
+use crate::network::{GATEWAY, GUEST, NAMESERVER};
+use crate::{Accel, Network, Spec, Upper};
 
 /// The Debian package that holds the program for `arch`.
 pub(crate) const PACKAGE: &str = "qemu-system-x86";
@@ -22,7 +23,7 @@ pub(crate) fn binary(arch: Arch) -> &'static str {
     }
 }
 
-pub(super) fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
+pub(super) fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
     let mut args = Vec::new();
     let mut add = |option: &str, value: String| {
         args.push(format!("-{option}"));
@@ -49,6 +50,20 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
     add("device", "virtio-rng-device,bus=virtio-mmio-bus.3,rng=random".to_string());
     match spec.network {
         Network::None => add("nic", "none".to_string()),
+        Network::User => {
+            let (address, prefix) = GUEST;
+            let addresses = format!("net={address}/{prefix},host={GATEWAY},dns={NAMESERVER}");
+            add("netdev", format!("user,id=net,ipv6=off,{addresses}"));
+            let device = "virtio-net-device,bus=virtio-mmio-bus.4,netdev=net";
+            add("device", device.to_string());
+            // What the guest sends goes through our hands. QEMU takes the filters of this queue
+            // from the last to the first: out, then back in.
+            for (name, end, fd) in [("in", "indev", GUARD_IN_FD), ("out", "outdev", GUARD_OUT_FD)] {
+                add("chardev", format!("socket,id=guard-{name},fd={fd}"));
+                let guard = format!("id=guard-{name}-filter,netdev=net,queue=rx");
+                add("object", format!("filter-redirector,{guard},{end}=guard-{name}"));
+            }
+        }
     }
     let deny = "obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
     add("sandbox", format!("on,{deny}"));
@@ -62,7 +77,7 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
 /// The root must be the first block device that the kernel finds, `/dev/vda`. QEMU tells the kernel
 /// of the buses from the last to the first, so the root's is the higher one; the boot tests see to
 /// it. The agent knows the upper disk by its serial number.
-fn disks(spec: &Spec, upper: Option<&Path>, add: &mut impl FnMut(&str, String)) {
+fn disks(spec: &Spec, upper: Option<&Upper>, add: &mut impl FnMut(&str, String)) {
     let file = |path: &Path| path.display().to_string().replace(',', ",,");
     let root = file(&spec.root);
     add(
@@ -72,9 +87,10 @@ fn disks(spec: &Spec, upper: Option<&Path>, add: &mut impl FnMut(&str, String)) 
     let bus = "bus=virtio-mmio-bus";
     add("device", format!("virtio-blk-device,{bus}.1,drive=root,serial=root"));
     if let Some(upper) = upper {
-        // Thrown away with the machine: nobody waits for it to reach the disk.
-        let options = "raw,node-name=upper,discard=unmap,cache.no-flush=on,file.driver=file";
-        add("blockdev", format!("{options},file.filename={}", file(upper)));
+        // One that is thrown away with the machine need not reach the host's disk.
+        let flush = if upper.kept { "" } else { "cache.no-flush=on," };
+        let options = format!("raw,node-name=upper,discard=unmap,{flush}file.driver=file");
+        add("blockdev", format!("{options},file.filename={}", file(&upper.path)));
         // Where the host's disk is full the guest gets an error; else QEMU would stop it for ever.
         let errors = "werror=report,rerror=report";
         add("device", format!("virtio-blk-device,{bus}.0,drive=upper,serial=upper,{errors}"));
@@ -96,9 +112,23 @@ mod tests {
     use crate::spec::example;
 
     #[test]
+    fn a_network_is_a_device_and_a_word_for_the_agent() {
+        let spec = Spec { network: Network::User, ..example() };
+        let text = super::super::launch(&spec, None).to_string();
+        let netdev = "-netdev user,id=net,ipv6=off,net=10.0.2.15/24,host=10.0.2.2,dns=10.0.2.3";
+        assert!(text.contains(netdev), "{text}");
+        assert!(text.contains(" imgtool.net=10.0.2.15/24,10.0.2.2,10.0.2.3 "), "{text}");
+        assert!(!text.contains("-nic"), "{text}");
+    }
+
+    #[test]
     fn the_command_line_is_the_golden_one() {
-        let launch = super::super::launch(&example(), Some(Path::new("/run/m/upper.ext4")));
+        let mut upper = Upper { path: "/run/m/upper.ext4".into(), kept: false };
+        let launch = super::super::launch(&example(), Some(&upper));
         let text = launch.to_string().replace(" -", "\n-");
         assert_eq!(format!("{text}\n"), include_str!("qemu.golden"));
+        upper.kept = true;
+        let text = super::super::launch(&example(), Some(&upper)).to_string();
+        assert!(!text.contains("no-flush"), "{text}");
     }
 }

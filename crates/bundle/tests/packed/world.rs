@@ -56,7 +56,7 @@ pub(crate) fn manifest() -> Manifest {
         lock: None,
         packages: vec![],
         tool: "test".into(),
-        test: None,
+        tests: Vec::new(),
     }
 }
 

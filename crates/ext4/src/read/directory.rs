@@ -84,14 +84,13 @@ pub(super) fn scan(
 pub(super) fn checked<'b>(directory: &Inode, block: &'b [u8], seed: u32) -> Result<&'b [u8]> {
     let seed = directory.seed(seed);
     let (entries, tail) = block.split_at(block.len() - TAIL_BYTES);
-    let is_leaf = tail[..8] == [0, 0, 0, 0, TAIL_BYTES as u8, 0, 0, TAIL_TYPE];
-    let right = if is_leaf {
-        get::u32(tail, 8) == crc32c(seed, entries)
-    } else {
-        directory.flags & FLAG_INDEX != 0 && index_is_right(block, seed)
-    };
-    match right {
-        true if is_leaf => Ok(entries),
+    let has_tail = tail[..8] == [0, 0, 0, 0, TAIL_BYTES as u8, 0, 0, TAIL_TYPE];
+    if has_tail && get::u32(tail, 8) == crc32c(seed, entries) {
+        return Ok(entries);
+    }
+    // Linux makes a full directory's first block the root of a tree and leaves the old tail there,
+    // so a block that looks like a leaf may be none.
+    match directory.flags & FLAG_INDEX != 0 && index_is_right(block, seed) {
         true => Ok(block),
         false => Err(Error::inode(directory.number, "the checksum of its entries is wrong")),
     }

@@ -58,7 +58,7 @@ fn manifest() -> Result<Manifest> {
         lock: None,
         packages: vec![],
         tool: "bench".into(),
-        test: None,
+        tests: Vec::new(),
     })
 }
 

@@ -16,7 +16,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::cmdline::{self, Init, Words};
 use crate::serve::{Server, Setting};
-use crate::{console, overlay, port, power, sys};
+use crate::{console, network, overlay, port, power};
 
 const NO_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 const SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
@@ -43,8 +43,12 @@ fn start() -> Result<Infallible, String> {
     mount_at("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755")?;
     let text = fs::read_to_string("/proc/cmdline").map_err(|e| format!("/proc/cmdline: {e}"))?;
     let words = cmdline::parse(&text)?;
-    let upper = overlay::enter(words.upper.as_deref(), &["/proc", "/sys", "/dev"])?;
+    let upper =
+        overlay::enter(words.upper.as_deref(), words.plain_upper, &["/proc", "/sys", "/dev"])?;
     name_host(&words)?;
+    if let Some(network) = &words.network {
+        network::configure(network)?;
+    }
     match words.init {
         Init::Agent => serve(upper),
         Init::Systemd => exec_systemd(),
@@ -62,7 +66,7 @@ fn serve(upper: OwnedFd) -> Result<Infallible, String> {
         // Some kernels and images have them already.
         let _ = std::os::unix::fs::symlink(target, link);
     }
-    sys::loopback_up().map_err(|e| format!("cannot bring up lo: {e}"))?;
+    network::loopback_up()?;
     let port = port::open()?;
     let server = Server::new(port, Setting::Init).map_err(|e| format!("cannot serve: {e}"))?;
     server.keep_upper(upper).run().map_err(|e| format!("serving: {e}"))?;

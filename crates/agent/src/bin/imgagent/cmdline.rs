@@ -1,5 +1,7 @@
 //! The words of ours on the kernel's command line.
 
+use crate::network::Network;
+
 /// What PID 1 is after the mounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Init {
@@ -17,8 +19,13 @@ pub(crate) struct Words {
     pub(crate) init: Init,
     /// `imgtool.upper=SERIAL`: the disk whose file system takes what is written; memory if absent.
     pub(crate) upper: Option<String>,
+    /// `imgtool.redirect=off`: a renamed directory is copied, so that the upper file system says by
+    /// itself what was changed. For machines that build images.
+    pub(crate) plain_upper: bool,
     /// `imgtool.hostname=NAME`
     pub(crate) hostname: Option<String>,
+    /// `imgtool.net=ADDRESS/PREFIX,GATEWAY,NAMESERVER`: the one interface; IPv4.
+    pub(crate) network: Option<Network>,
 }
 
 /// Hostnames are at most this long (Linux: `__NEW_UTS_LEN`).
@@ -34,6 +41,7 @@ pub(crate) fn parse(text: &str) -> Result<Words, String> {
             Some(("init", "agent")) => words.init = Init::Agent,
             Some(("init", "systemd")) => words.init = Init::Systemd,
             Some(("upper", serial)) if !serial.is_empty() => words.upper = Some(serial.into()),
+            Some(("redirect", "off")) => words.plain_upper = true,
             Some(("hostname", name))
                 if !name.is_empty()
                     && name.len() <= HOSTNAME_BYTES_MAX
@@ -41,10 +49,23 @@ pub(crate) fn parse(text: &str) -> Result<Words, String> {
             {
                 words.hostname = Some(name.into());
             }
+            Some(("net", text)) if network(text).is_some() => words.network = network(text),
             _ => return Err(format!("cannot understand imgtool.{word} on the command line")),
         }
     }
     Ok(words)
+}
+
+fn network(text: &str) -> Option<Network> {
+    let mut parts = text.split(',');
+    let (address, prefix) = parts.next()?.split_once('/')?;
+    let network = Network {
+        address: address.parse().ok()?,
+        prefix: prefix.parse().ok().filter(|bits| *bits <= 32)?,
+        gateway: parts.next()?.parse().ok()?,
+        nameserver: parts.next()?.parse().ok()?,
+    };
+    parts.next().is_none().then_some(network)
 }
 
 #[cfg(test)]
@@ -53,17 +74,35 @@ mod tests {
 
     #[test]
     fn words_of_others_are_left_alone() {
-        let text = "root=/dev/vda ro quiet imgtool.init=systemd imgtool.upper=up0 \
-                    imgtool.hostname=web-1.x init=/usr/lib/imgtool/imgagent\n";
+        let text = "root=/dev/vda ro quiet imgtool.init=systemd imgtool.upper=up0 imgtool.redirect=off \
+                    imgtool.hostname=web-1.x imgtool.net=10.0.2.15/24,10.0.2.2,10.0.2.3 \
+                    init=/usr/lib/imgtool/imgagent\n";
         let expected = Words {
             init: Init::Systemd,
             upper: Some("up0".into()),
+            plain_upper: true,
             hostname: Some("web-1.x".into()),
+            network: Some(Network {
+                address: [10, 0, 2, 15].into(),
+                prefix: 24,
+                gateway: [10, 0, 2, 2].into(),
+                nameserver: [10, 0, 2, 3].into(),
+            }),
         };
         assert_eq!(parse(text), Ok(expected));
         assert_eq!(parse(""), Ok(Words::default()));
-        for bad in ["imgtool.init=x", "imgtool.upper=", "imgtool.hostname=a/b", "imgtool.new=1"] {
-            assert!(parse(bad).is_err(), "{bad}");
+        let bad = [
+            "init=x",
+            "upper=",
+            "hostname=a/b",
+            "new=1",
+            "redirect=on",
+            "net=",
+            "net=10.0.2.15,10.0.2.2,10.0.2.3",
+        ];
+        let more = ["net=10.0.2.15/33,10.0.2.2,10.0.2.3", "net=10.0.2.15/24,10.0.2.2,10.0.2.3,1"];
+        for bad in bad.into_iter().chain(more) {
+            assert!(parse(&format!("imgtool.{bad}")).is_err(), "{bad}");
         }
     }
 }

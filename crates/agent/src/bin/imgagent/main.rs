@@ -8,6 +8,7 @@ mod command;
 mod console;
 mod disk;
 mod host;
+mod network;
 mod overlay;
 mod port;
 mod power;

@@ -1,6 +1,6 @@
 //! The writable root: overlayfs of the read-only image and an upper file system.
 
-use std::ffi::CStr;
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -17,14 +17,17 @@ const UPPER: &str = "/run/imgtool/upper";
 const UPPER_DIR: &str = "/run/imgtool/upper/upper";
 const WORK_DIR: &str = "/run/imgtool/upper/work";
 const NEW_ROOT: &str = "/run/imgtool/root";
+const OVERLAY_OPTIONS: &str =
+    "lowerdir=/,upperdir=/run/imgtool/upper/upper,workdir=/run/imgtool/upper/work";
 /// Without redirect_dir a directory of the image could not be renamed.
-const OVERLAY_OPTIONS: &CStr =
-    c"lowerdir=/,upperdir=/run/imgtool/upper/upper,workdir=/run/imgtool/upper/work,redirect_dir=on";
+const RENAMING: &str = ",redirect_dir=on";
+/// Whatever the kernel's defaults are: each file of the upper directory is whole.
+const PLAIN: &str = ",redirect_dir=off,index=off";
 
 /// Mounts the upper file system (on the disk with this serial, or in memory) and the overlay, and
-/// makes it the root; `moved` go along. Returns the upper file system's root: no path leads there
+/// makes it the root; `moved` go along. What is written to a `plain` one says all by itself. Returns the upper file system's root: no path leads there
 /// afterwards.
-pub(crate) fn enter(serial: Option<&str>, moved: &[&str]) -> Result<OwnedFd, String> {
+pub(crate) fn enter(serial: Option<&str>, plain: bool, moved: &[&str]) -> Result<OwnedFd, String> {
     for dir in [STAGING, UPPER, NEW_ROOT] {
         make_dir(dir)?;
     }
@@ -38,7 +41,9 @@ pub(crate) fn enter(serial: Option<&str>, moved: &[&str]) -> Result<OwnedFd, Str
         .map_err(|e| format!("cannot set the owner of {UPPER_DIR}: {e}"))?;
     fs::set_permissions(UPPER_DIR, fs::Permissions::from_mode(root.mode() & 0o7777))
         .map_err(|e| format!("cannot set the mode of {UPPER_DIR}: {e}"))?;
-    mount("overlay", NEW_ROOT, "overlay", MountFlags::empty(), OVERLAY_OPTIONS)
+    let options = [OVERLAY_OPTIONS, if plain { PLAIN } else { RENAMING }].concat();
+    let options = CString::new(options).map_err(|e| e.to_string())?;
+    mount("overlay", NEW_ROOT, "overlay", MountFlags::empty(), &*options)
         .map_err(|e| format!("cannot mount the overlay root: {e}"))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let upper = rustix::fs::open(UPPER, flags, Mode::empty())

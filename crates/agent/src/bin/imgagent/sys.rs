@@ -1,15 +1,12 @@
 //! The system calls that have no safe form: signals by number, a signal descriptor, work between
-//! fork and exec, one network ioctl.
+//! fork and exec.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_uint};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-
-use rustix::ioctl;
 
 pub(crate) const SIGHUP: i32 = 1;
 pub(crate) const SIGKILL: i32 = 9;
@@ -108,28 +105,4 @@ pub(crate) fn before_exec(
     unsafe {
         command.pre_exec(move || reset_signals().and_then(|()| prepare()));
     }
-}
-
-/// `struct ifreq`, as far as flags go (netdevice(7)); the kernel copies 40 bytes.
-#[repr(C)]
-struct InterfaceFlags {
-    name: [u8; 16],
-    flags: i16,
-    rest: [u8; 22],
-}
-
-/// Brings up `lo`.
-pub(crate) fn loopback_up() -> io::Result<()> {
-    const SIOCSIFFLAGS: ioctl::Opcode = 0x8914;
-    const IFF_UP_RUNNING: i16 = 0x41;
-    // Interface ioctls work on a socket of any family.
-    let socket = UnixDatagram::unbound()?;
-    let mut name = [0; 16];
-    name[..2].copy_from_slice(b"lo");
-    let request = InterfaceFlags { name, flags: IFF_UP_RUNNING, rest: [0; 22] };
-    // SAFETY: SIOCSIFFLAGS reads a struct ifreq, which is 40 bytes long with this layout.
-    unsafe {
-        ioctl::ioctl(&socket, ioctl::Setter::<SIOCSIFFLAGS, InterfaceFlags>::new(request))?;
-    }
-    Ok(())
 }

@@ -1,0 +1,124 @@
+//! `imgtool plan` and `imgtool explain`: what a build would do, and why.
+
+use imgrun::{Progress, Result};
+use imgtool::cache::Cache;
+use imgtool::finished;
+use imgtool::step::{Difference, OnError, Outcome, Seen};
+
+use super::inputs::Inputs;
+
+/// Longer values of a key are cut in the middle.
+const VALUE_CHARS_MAX: usize = 100;
+
+/// Say what a build of a recipe would do: its steps in order, and which of them the cache has.
+///
+/// Sources and the kernel are brought to the cache first where they are not there: what they are
+/// decides everything else.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    inputs: Inputs,
+    /// Where a build would put the bundles.
+    #[arg(long, short, value_name = "DIR", default_value = "out")]
+    output: std::path::PathBuf,
+    /// Say for each step that would run which part of its key is not as it was at the last build.
+    #[arg(long)]
+    why: bool,
+}
+
+/// Say why each step of a recipe would run: which part of its key is not as it was at the last
+/// build.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Explain {
+    /// The recipe, a TOML file.
+    #[command(flatten)]
+    inputs: Inputs,
+}
+
+impl Explain {
+    /// Prints it.
+    pub(crate) fn run(self, json: bool, progress: &Progress) -> Result<()> {
+        Args { inputs: self.inputs, output: "out".into(), why: true }.run(json, progress)
+    }
+}
+
+impl Args {
+    /// Prints it.
+    pub(crate) fn run(self, json: bool, progress: &Progress) -> Result<()> {
+        let recipe = self.inputs.recipe()?;
+        let cache = Cache::of_user()?;
+        for arch in self.inputs.arches(&recipe)? {
+            let found = self.inputs.find(&recipe, arch, &cache, progress)?;
+            let site = found.site(&[], OnError::Clean, &self.output, self.inputs.refresh);
+            let (layers, place) = (&found.source.layers, self.inputs.place());
+            let seen = found.stages.look(layers, &site, &place, &cache);
+            let key = finished::key(&recipe, &found.source, &found.stages, &site, &self.output);
+            let done = finished::find(&key, &cache).is_some();
+            let source_bytes: u64 = layers.iter().map(|layer| layer.bytes).sum();
+            if json {
+                super::print(serde_json::json!({
+                    "name": recipe.name, "version": recipe.version, "arch": arch,
+                    "source": { "name": found.source.name, "digest": found.source.digest, "bytes": source_bytes },
+                    "kernel": { "name": found.kernel.name, "digest": found.kernel.digest },
+                    "steps": seen, "finished": done,
+                }));
+                continue;
+            }
+            super::print(format!("{} {} for {arch}", recipe.name, recipe.version));
+            let size = imgrun::Unit::Bytes.amount(source_bytes);
+            super::print(format!("  source   {} ({size})", found.source.name));
+            super::print(format!(
+                "  kernel   {} {}",
+                found.kernel.name,
+                found.kernel.digest.short()
+            ));
+            seen.iter().for_each(|seen| self.print(seen));
+            let bundle = if done { "unchanged" } else { "to be packed" };
+            super::print(format!("  bundle   {bundle}"));
+        }
+        Ok(())
+    }
+
+    fn print(&self, seen: &Seen) {
+        let word = match seen.outcome {
+            Outcome::Cached => "cached ",
+            Outcome::Runs => "runs   ",
+            Outcome::Unknown => "depends",
+        };
+        super::print(format!("  {word}  {}", seen.title));
+        if !self.why {
+            return;
+        }
+        let why = |text: &str| super::print(format!("             {text}"));
+        match seen.outcome {
+            Outcome::Cached => {}
+            Outcome::Unknown => why("runs if what is below it comes out otherwise than before"),
+            Outcome::Runs if !seen.known => why("it is new"),
+            Outcome::Runs if seen.differences.is_empty() => why("its layer left the cache"),
+            Outcome::Runs => seen.differences.iter().for_each(|d| why(&line(d))),
+        }
+    }
+}
+
+/// `step 3: "make" -> "make all"`
+fn line(difference: &Difference) -> String {
+    let show = |value: &Option<String>| match value {
+        None => "nothing".to_string(),
+        Some(value) => short(value),
+    };
+    format!("{}: {} -> {}", difference.name, show(&difference.before), show(&difference.now))
+}
+
+fn short(value: &str) -> String {
+    if let Some(hex) = value.strip_prefix("sha256:") {
+        return format!("sha256:{}", &hex[..hex.len().min(12)]);
+    }
+    let count = value.chars().count();
+    if count <= VALUE_CHARS_MAX {
+        return value.to_string();
+    }
+    let half = VALUE_CHARS_MAX / 2;
+    let (first, last): (String, String) =
+        (value.chars().take(half).collect(), value.chars().skip(count - half).collect());
+    format!("{first} … {last}")
+}

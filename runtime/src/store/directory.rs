@@ -101,7 +101,7 @@ impl Store {
             lock: None,
             packages: vec![],
             tool: concat!("imgrun ", env!("CARGO_PKG_VERSION")).to_string(),
-            test: None,
+            tests: vec![],
         };
         let lease = Lease::create(&self.staging())?;
         let packed = lease.path().join(manifest.file_name());

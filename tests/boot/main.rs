@@ -4,6 +4,7 @@
 mod broken;
 mod containers;
 mod debian;
+mod fresh;
 mod micro;
 mod minimal;
 mod network;

@@ -170,7 +170,7 @@ impl Store {
         let path = dir.join(MANIFEST);
         let damaged = |e: String| {
             Error::input(format!("{}: {e}", path.display()))
-                .hint(format!("the store is damaged there; remove it: imgrun rm {}", digest.hex()))
+                .hint(format!("imgrun verify --repair; or remove it: imgrun rm {}", digest.hex()))
         };
         let metadata = match path.metadata() {
             Ok(metadata) => metadata,

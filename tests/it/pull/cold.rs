@@ -71,6 +71,25 @@ fn a_directory_serves_as_well() {
     bare.imgrun(["pull", "t@2", "--from", &address]).ok();
 }
 
+/// A mirror of one of several catalogs is named without its root.
+#[test]
+fn a_depot_is_told_by_its_signatures() {
+    let (depot, other) = (Depot::shared(), Depot::new());
+    let host = depot.host(&["file:/nowhere/at/all"]);
+    let root = std::fs::read(other.world.path("root.json")).unwrap();
+    host.world.write("config/imgrun/other.json", root);
+    let listed = |name: &str, root: &str| {
+        format!("[[catalog]]\nname = {name:?}\nroot = {root:?}\ndepots = [\"file:/nowhere\"]\n")
+    };
+    let both = listed("other", "other.json") + &listed("house", "root.json");
+    host.world.write("config/imgrun/catalogs.toml", both);
+    host.imgrun(&["pull", "t@1", "--from", &depot.address()]).ok();
+    host.holds(depot, "1");
+    host.imgrun(&["pull", "t@2", "--from", &other.address()]).fails(3, "the catalog has no t:2");
+    host.world.write("config/imgrun/catalogs.toml", listed("other", "other.json"));
+    host.imgrun(&["pull", "t@2", "--from", &depot.address()]).fails(4, &depot.address());
+}
+
 #[test]
 fn what_can_not_be_had_is_said() {
     let depot = Depot::shared();

@@ -19,6 +19,7 @@ mod verify;
 use std::future::Future;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use imgrun::terminal::{self, Style};
@@ -65,6 +66,9 @@ enum Verb {
     Version,
 }
 
+/// Interrupted work has this long to tidy up.
+const TIDY_MAX: Duration = Duration::from_secs(5);
+
 /// What every verb gets.
 struct Shell {
     progress: Progress,
@@ -99,11 +103,14 @@ impl Shell {
             biased;
             _ = self.interrupts.next() => {
                 cancel.cancel();
-                // A second interrupt does not wait; what is left then is swept at the next start.
+                // A second interrupt does not wait, nor do we for a server that keeps silent; what is
+                // left then is swept at the next start.
                 tokio::select! {
-                    _ = self.interrupts.next() => std::process::exit(self.interrupts.exit_code()),
-                    _ = &mut thread => Err(Error::interrupted()),
+                    _ = self.interrupts.next() => {}
+                    () = tokio::time::sleep(TIDY_MAX) => {}
+                    _ = &mut thread => return Err(Error::interrupted()),
                 }
+                std::process::exit(self.interrupts.exit_code())
             }
             done = &mut thread => {
                 done.unwrap_or_else(|e| Err(Error::new(Class::Bug, "a thread failed").because(e)))

@@ -95,7 +95,9 @@ pub use spec::{
     Accel, CMDLINE_BYTES_MAX, CPUS_MAX, HOSTNAME_BYTES_MAX, Hostname, MEMORY_MIB_DEFAULT,
     MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT,
 };
-pub use store::{Damage, Garbage, Hold, Imported, KEEP_DEFAULT, Kernel, Store, Stored};
+pub use store::{
+    Damage, Garbage, Hold, Imported, KEEP_DEFAULT, Kernel, KernelNaming, Store, Stored,
+};
 pub use supervisor::Supervisor;
 pub use tool::Tool;
 pub use tsc::tsc_khz;

@@ -5,6 +5,7 @@ mod aarch64;
 mod broken;
 mod containers;
 mod debian;
+mod fresh;
 mod kept;
 mod micro;
 mod minimal;

@@ -36,7 +36,7 @@
 //! let (store, quiet, cancel) = (Store::open("/var/lib/me")?, Progress::silent(), Cancel::new());
 //! let image = store.import(Path::new("debian-12-x86_64.tar.zst"), &quiet, &cancel)?.bundle;
 //! let kernel = store.kernel(&image, None, Some(Path::new(".")), &quiet, &cancel)?;
-//! let accel = choose_accel(AccelChoice::Auto, || KvmEvidence::gather(false))?.accel;
+//! let accel = choose_accel(AccelChoice::Auto, image.manifest.arch, || KvmEvidence::gather(false))?.accel;
 //! let spec = Spec::new(&image, &kernel, accel);
 //! let machine = Machine::boot(&store, &spec, boot_max(accel)).await?;
 //! let exec = Exec { argv: vec![b"uname".to_vec(), b"-a".to_vec()], ..Exec::default() };
@@ -94,9 +94,11 @@ pub use network::{Forward, NAMESERVER, Network};
 pub use progress::{Event, Progress, Stage, Unit};
 pub use spec::{
     Accel, CMDLINE_BYTES_MAX, CPUS_MAX, HOSTNAME_BYTES_MAX, Hostname, MEMORY_MIB_DEFAULT,
-    MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT, check_arch,
+    MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT,
 };
-pub use store::{Damage, Garbage, Hold, Imported, KEEP_DEFAULT, Kernel, Store, Stored};
+pub use store::{
+    Damage, Garbage, Hold, Imported, KEEP_DEFAULT, Kernel, KernelNaming, Store, Stored,
+};
 pub use supervisor::Supervisor;
 pub use tool::Tool;
 pub use tsc::tsc_khz;

@@ -2,10 +2,13 @@
 
 mod build;
 mod debian;
+mod export;
 mod flatten;
 mod inspect;
 mod kernel;
+mod language;
 mod pull;
 mod steps;
 mod tidy;
+mod workflows;
 mod wrong;

@@ -28,6 +28,7 @@ mod verify;
 use std::future::Future;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use imgrun::terminal::{self, Style};
@@ -50,6 +51,7 @@ Examples:
   imgrun run -it debian -- bash                         a terminal in an imported image
   tar c . | imgrun run debian -- tar tv                 standard input, output and error are exact
   imgrun run -d --name web debian                       a machine that stays: exec, logs, stop, rm
+  imgrun pull debian                                    from a catalog: see imgrun pull --help
   imgrun doctor                                         what this machine can and can not run
 
 Bundles are kept in $IMGRUN_HOME, else $XDG_DATA_HOME/imgrun, else ~/.local/share/imgrun.
@@ -87,6 +89,9 @@ enum Verb {
     Version,
 }
 
+/// Interrupted work has this long to tidy up.
+const TIDY_MAX: Duration = Duration::from_secs(5);
+
 /// What every verb gets.
 struct Shell {
     progress: Progress,
@@ -121,11 +126,14 @@ impl Shell {
             biased;
             _ = self.interrupts.next() => {
                 cancel.cancel();
-                // A second interrupt does not wait; what is left then is swept at the next start.
+                // A second interrupt does not wait, nor do we for a server that keeps silent; what is
+                // left then is swept at the next start.
                 tokio::select! {
-                    _ = self.interrupts.next() => std::process::exit(self.interrupts.exit_code()),
-                    _ = &mut thread => Err(Error::interrupted()),
+                    _ = self.interrupts.next() => {}
+                    () = tokio::time::sleep(TIDY_MAX) => {}
+                    _ = &mut thread => return Err(Error::interrupted()),
                 }
+                std::process::exit(self.interrupts.exit_code())
             }
             done = &mut thread => {
                 done.unwrap_or_else(|e| Err(Error::new(Class::Bug, "a thread failed").because(e)))

@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use imgrun::kept::{self, Intent, Kept};
 use imgrun::{
     Accel, AccelChoice, Class, Decision, Error, Exec, Forward, Hold, Hostname, Kernel, KvmEvidence,
-    MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Stored, boot_max, check_arch,
-    check_exec, choose_accel, offer,
+    MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Stored, boot_max, check_exec,
+    choose_accel, offer,
 };
 use serde_json::json;
 
@@ -219,7 +219,8 @@ impl Args {
         let (image, kernel) = self.resolve(shell).await?;
         let hold = image.hold()?;
         let accel = self.accel.into();
-        let Decision { accel, note } = choose_accel(accel, || KvmEvidence::gather(false))?;
+        let Decision { accel, note } =
+            choose_accel(accel, image.manifest.arch, || KvmEvidence::gather(false))?;
         let spec = self.spec(&image, &kernel, accel);
         spec.check()?;
         if let Some(note) = note {
@@ -241,7 +242,6 @@ impl Args {
             if image.manifest.kind != bundle::Kind::Image {
                 return Err(Error::input(format!("{} is a kernel, not an image", image.title())));
             }
-            check_arch(image.manifest.arch).map_err(|e| e.within(image.title()))?;
             if file.is_none() && kernel.is_none() {
                 offer::kernel(&store, &image, progress, cancel)?;
             }

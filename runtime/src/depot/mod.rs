@@ -6,6 +6,7 @@
 
 mod directory;
 mod http;
+mod s3;
 
 use std::fmt::Debug;
 use std::io::Write;
@@ -15,6 +16,7 @@ use crate::{Error, Result};
 
 pub use directory::Directory;
 pub use http::Http;
+pub use s3::{BucketAddress, Login, is_bare, open_bucket};
 
 /// A key is at most this long.
 const KEY_BYTES_MAX: usize = 512;
@@ -83,7 +85,8 @@ pub fn check_key(key: &str) -> Result<()> {
     Err(Error::bug(format!("{key:?} can not be a key")))
 }
 
-/// Opens the reading half of the depot at `address`: `file:/dir`, `http://…`, `https://…`.
+/// Opens the reading half of the depot at `address`: `file:/dir`, `http://…`, `https://…`,
+/// `s3://…`.
 ///
 /// # Errors
 /// [`crate::Class::Usage`] for another address, and where no client can be made.
@@ -94,5 +97,12 @@ pub fn open(address: &str) -> Result<Box<dyn Depot>> {
     if address.starts_with("http://") || address.starts_with("https://") {
         return Ok(Box::new(Http::new(address)?));
     }
-    Err(Error::usage(format!("{address}: it is no file:, http: or https: address")))
+    if address.starts_with("s3:") {
+        return Ok(Box::new(s3::open_bucket(address, None)?));
+    }
+    let error = Error::usage(format!("{address}: it is no file:, http:, https: or s3: address"));
+    Err(match address.starts_with("oci:") {
+        true => error.hint("imgrun does not read registries yet"),
+        false => error,
+    })
 }

@@ -15,6 +15,7 @@
 //! whole, because an import is one rename; files are read-only and shared by all machines.
 
 mod claim;
+mod directory;
 mod draft;
 mod export;
 mod gc;
@@ -38,6 +39,7 @@ use crate::lease::Lease;
 use crate::{Error, Progress, Result};
 
 pub(crate) use claim::{Claim, lock};
+pub use directory::KernelNaming;
 pub(crate) use draft::Draft;
 pub use gc::{Garbage, Hold, KEEP_DEFAULT};
 pub use import::Imported;
@@ -171,7 +173,7 @@ impl Store {
         let path = dir.join(MANIFEST);
         let damaged = |e: String| {
             Error::input(format!("{}: {e}", path.display()))
-                .hint(format!("the store is damaged there; remove it: imgrun rm {}", digest.hex()))
+                .hint(format!("imgrun verify --repair; or remove it: imgrun rm {}", digest.hex()))
         };
         let metadata = match path.metadata() {
             Ok(metadata) => metadata,

@@ -428,6 +428,29 @@ mod tests {
         assert_eq!(fs::metadata(to.join("again/big")).expect("big").mode() & 0o7777, 0o751);
     }
 
+    #[test]
+    fn the_stream_is_the_golden_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        fs::write(&path, b"hi").expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("a mode");
+        let modified = std::time::UNIX_EPOCH + std::time::Duration::new(1, 2);
+        File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|f| f.set_modified(modified))
+            .expect("a time");
+        let golden = [
+            &b"imgcopy1"[..],
+            b"\x02\xa0\x01\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0",
+            b"\x02\0\0\0\0\0\0\0",
+            b"\0\0\0\0\0\0\0\0\x02\0\0\0hi",
+            b"\0\0\0\0\0\0\0\0\0\0\0\0",
+            b"\0",
+        ];
+        assert_eq!(sent(&path), golden.concat());
+    }
+
     fn entry(kind: u8, name: &[u8], rest: &[u8]) -> Vec<u8> {
         let mut out = vec![kind];
         out.extend([0xff, 1, 0, 0]);

@@ -30,8 +30,10 @@ async fn measure(image: &str, rounds: usize, mib: &str, programs: [&str; 2]) -> 
     let (quiet, cancel) = (Progress::silent(), Cancel::new());
     let image = store.find(image, None, &quiet)?;
     let kernel = store.kernel(&image, None, None, &quiet, &cancel)?;
-    let accel = choose_accel(AccelChoice::Auto, || KvmEvidence::gather(false))?.accel;
-    let machine = Machine::boot(&store, &Spec::new(&image, &kernel, accel), boot_max(accel)).await?;
+    let accel =
+        choose_accel(AccelChoice::Auto, image.manifest.arch, || KvmEvidence::gather(false))?.accel;
+    let machine =
+        Machine::boot(&store, &Spec::new(&image, &kernel, accel), boot_max(accel)).await?;
     println!("boot {:.1}", machine.booted_in().as_secs_f64() * 1e3);
     round_trips(&machine, "/bin/true", rounds).await?;
     for (program, name) in programs.into_iter().zip(["nothing", "floor"]) {

@@ -94,6 +94,8 @@ impl World {
         command
             .current_dir(self.directory.path())
             .env("IMGRUN_HOME", self.path("imgrun"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env_remove("IMGRUN_CATALOGS")
             .env("PATH", format!("{path}:/usr/sbin:/sbin"))
             .stdin(Stdio::null());
         command

@@ -1,8 +1,11 @@
 //! From an image to a bundle: describe it, pack it.
 
+mod settle;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use bundle::{
     AgentInfo, Blob, Boot, Content, Digest, HashingReader, Kind, Manifest, Packing, ROOTFS, SBOM,
@@ -13,6 +16,7 @@ use crate::image::{Image, publish};
 use crate::plan::Plan;
 use crate::source::into_error;
 use crate::{Error, Result, packages, sbom};
+use settle::settled;
 
 /// zstd's level. `tests/bench/pack --levels` measures what the next ones cost and save.
 const COMPRESSION_LEVEL: i32 = 3;
@@ -65,12 +69,13 @@ pub fn pack(
         Content { seams, ..Content::new(ROOTFS, rootfs, bytes) },
         Content::new(SBOM, Box::new(&sbom[..]), sbom.len() as u64),
     ];
-    let out = BufWriter::with_capacity(PIECE_BYTES, draft);
-    let (out, outline) = bundle::pack(manifest, contents, out, &packing(), |n| stage.add(n))
-        .map_err(|e| pack_error(&path, e))?;
-    let draft = out.into_inner().map_err(|e| Error::io(path.display(), e.into_error()))?;
-    let digest =
-        digest_of(draft.as_file()).map_err(|e| into_error(&path.display().to_string(), e))?;
+    let outline = settled(draft.as_file(), |out| {
+        let out = BufWriter::with_capacity(PIECE_BYTES, out);
+        let (_, outline) = bundle::pack(manifest, contents, out, &packing(), |n| stage.add(n))?;
+        Ok(outline)
+    });
+    let outline = outline.map_err(|e| pack_error(&path, e))?;
+    let digest = name(draft.as_file()).map_err(|e| into_error(&path.display().to_string(), e))?;
     publish(draft, &path)?;
     let bytes = outline.packed_bytes();
     stage.finish(format!("{}, {digest}", Unit::Bytes.amount(bytes)));
@@ -114,6 +119,16 @@ fn manifest(plan: &Plan) -> Manifest {
         tool: concat!("imgtool ", env!("CARGO_PKG_VERSION")).to_string(),
         tests: plan.tests.clone(),
     }
+}
+
+/// The digest of the file, while what is left of it goes to the disk.
+fn name(file: &File) -> io::Result<Digest> {
+    thread::scope(|scope| {
+        let synced = scope.spawn(|| file.sync_data());
+        let digest = digest_of(file)?;
+        synced.join().map_err(|_| io::Error::other("a thread ended early"))??;
+        Ok(digest)
+    })
 }
 
 /// The digest of a whole file.

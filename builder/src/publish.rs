@@ -23,7 +23,7 @@
 //! ```text
 //! draft   a packed file, checked      commit  the steps 2 to 4        owner  roots: init, rotate
 //! upload  the plan and step 1         head    where the numbers end   prune  what nobody needs
-//! tested  which results count
+//! tested  which results count     succession  keys that are lost
 //! ```
 
 mod commit;
@@ -31,6 +31,7 @@ mod draft;
 mod head;
 mod owner;
 mod prune;
+mod succession;
 mod tested;
 mod upload;
 

@@ -93,9 +93,10 @@ pub struct Bootstrap {
     pub packages: Vec<String>,
 }
 
-/// The sets of packages that a bootstrap can begin with (mmdebstrap(1), VARIANTS).
-pub const VARIANTS: [&str; 7] =
-    ["essential", "apt", "required", "minbase", "buildd", "important", "standard"];
+/// The sets of packages that a bootstrap can begin with (mmdebstrap(1), VARIANTS). `extract` is none:
+/// the packages named are unpacked and nothing of them is executed, so any architecture will do.
+pub const VARIANTS: [&str; 8] =
+    ["extract", "essential", "apt", "required", "minbase", "buildd", "important", "standard"];
 
 impl Recipe {
     /// Reads the recipe `file`.

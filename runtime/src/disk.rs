@@ -1,17 +1,46 @@
 //! The disk that receives what a machine writes.
 
-use std::fs::File;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
+/// The disk that receives what a machine writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upper {
+    /// The file.
+    pub path: PathBuf,
+    /// It outlives the machine: what the guest writes and syncs is on the host's disk then, and a
+    /// hard stop leaves a file system that can be mounted. Else all of it is thrown away.
+    pub kept: bool,
+}
+
+impl Upper {
+    /// Makes the file, where there is none, with an empty ext4 file system of `bytes` in it.
+    ///
+    /// # Errors
+    /// `Host` where the file can not be written.
+    pub(crate) fn prepare(&self, bytes: u64) -> Result<()> {
+        if self.kept && self.path.exists() {
+            return Ok(());
+        }
+        let mut draft = self.path.clone().into_os_string();
+        draft.push(".part");
+        let draft = PathBuf::from(draft);
+        let failed = |e| Error::io(draft.display(), e);
+        // What a format that was killed left.
+        match fs::remove_file(&draft) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        format(&draft, bytes, self.kept)?;
+        fs::rename(&draft, &self.path).map_err(failed)
+    }
+}
+
 /// Makes a sparse file of `bytes` at `path` with an empty ext4 file system in it.
-///
-/// It has no journal: it is thrown away with the machine, and nobody mounts it after a hard stop.
-///
-/// # Errors
-/// `Host` where the file can not be written.
-pub(crate) fn format_upper(path: &Path, bytes: u64) -> Result<()> {
+fn format(path: &Path, bytes: u64, journal: bool) -> Result<()> {
     let failed = |e: ext4::Error| {
         Error::host(format!("{}: formatting the upper disk", path.display())).because(e)
     };
@@ -19,6 +48,7 @@ pub(crate) fn format_upper(path: &Path, bytes: u64) -> Result<()> {
     let options = ext4::Options {
         size_bytes: Some(bytes),
         label: "upper".to_string(),
+        journal,
         ..ext4::Options::default()
     };
     let writer = ext4::Writer::new(file, options).map_err(failed)?;
@@ -39,9 +69,22 @@ mod tests {
     fn an_upper_disk_is_large_and_costs_little() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("upper.ext4");
-        format_upper(&path, UPPER_BYTES_DEFAULT).unwrap();
+        let upper = Upper { path: path.clone(), kept: false };
+        upper.prepare(UPPER_BYTES_DEFAULT).unwrap();
         let metadata = path.metadata().unwrap();
         assert_eq!(metadata.len(), UPPER_BYTES_DEFAULT);
         assert!(metadata.blocks() * 512 < 4 << 20, "{} KiB", metadata.blocks() / 2);
+    }
+
+    #[test]
+    fn a_kept_disk_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let upper = Upper { path: dir.path().join("upper.ext4"), kept: true };
+        std::fs::write(dir.path().join("upper.ext4.part"), b"killed here").unwrap();
+        upper.prepare(64 << 20).unwrap();
+        let made = upper.path.metadata().unwrap().modified().unwrap();
+        upper.prepare(64 << 20).unwrap();
+        assert_eq!(upper.path.metadata().unwrap().modified().unwrap(), made);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -55,6 +55,13 @@ impl Class {
             Class::Interrupted => "interrupted",
         }
     }
+
+    /// The class of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        use Class::*;
+        let all = [Usage, Input, Trust, Network, Host, Guest, Bug, Interrupted];
+        all.into_iter().find(|class| class.name() == name)
+    }
 }
 
 /// Exit code of `run` and `exec` when the command never ran in the guest.
@@ -143,6 +150,16 @@ impl Error {
         let full = matches!(cause.kind(), StorageFull | QuotaExceeded);
         let error = Self::new(class, what.to_string()).because(cause);
         if full { error.hint("free some space, or choose another place") } else { error }
+    }
+
+    /// The same error for another who waited for the same thing.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let error = Self::new(self.class, self.to_string());
+        match &self.hint {
+            Some(hint) => error.hint(hint.clone()),
+            None => error,
+        }
     }
 
     /// Adds the one line that tells the user what to do about it.

@@ -91,7 +91,7 @@ fn is_name(entry: &DirEntry) -> bool {
 }
 
 /// Whether `path` still is the directory that was opened as `dir`.
-fn is_still(path: &Path, dir: &File) -> bool {
+pub(crate) fn is_still(path: &Path, dir: &File) -> bool {
     match (path.symlink_metadata(), dir.metadata()) {
         (Ok(there), Ok(here)) => (there.dev(), there.ino()) == (here.dev(), here.ino()),
         _ => false,

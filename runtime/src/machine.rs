@@ -1,6 +1,7 @@
 //! A bundle that is running.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use agent::Exec;
@@ -9,9 +10,10 @@ use tokio::net::UnixStream;
 use crate::console::Console;
 use crate::guest::{Guest, NotRun, Running};
 use crate::lease::Lease;
+use crate::log::Log;
 use crate::network::Guard;
 use crate::vmm::{self, Child, Ends};
-use crate::{Accel, Class, Error, Network, Result, Spec, Store, disk};
+use crate::{Accel, Class, Error, Network, Result, Spec, Store, Upper};
 
 /// How long a guest under KVM may take to answer, where nothing else is said.
 pub const BOOT_MAX_KVM: Duration = Duration::from_secs(30);
@@ -21,9 +23,6 @@ pub const BOOT_MAX_TCG: Duration = Duration::from_secs(120);
 const ENDING_MAX: Duration = Duration::from_secs(2);
 /// A guest that was asked to shut down may take this long before it is killed.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
-
-/// The upper disk, in a machine's directory.
-const UPPER: &str = "upper.ext4";
 
 /// A machine whose agent answered. Dropping it kills it and removes its disks.
 ///
@@ -35,7 +34,8 @@ pub struct Machine {
     vmm: Child,
     console: Console,
     _guard: Option<Guard>,
-    lease: Lease,
+    _lease: Option<Lease>,
+    upper: PathBuf,
     booted_in: Duration,
 }
 
@@ -59,29 +59,74 @@ impl Machine {
     /// machine ends or nothing answers; the console's last lines are [`Error::detail_text`].
     pub async fn boot(store: &Store, spec: &Spec, boot_max: Duration) -> Result<Machine> {
         spec.check()?;
+        let lease = Lease::create(&store.machines())?;
+        let upper = Upper { path: lease.path().join("upper.ext4"), kept: false };
+        Self::start(spec, &upper, Some(lease), None, boot_max).await
+    }
+
+    /// As [`Machine::boot`], with an upper disk that stays: the file `upper`, which is made where
+    /// there is none. Nobody else may use it meanwhile. [`Machine::shutdown`] leaves it unmounted
+    /// cleanly, as ext4 with `upper/` (overlayfs' upper directory) and `work/` in its root.
+    ///
+    /// # Errors
+    /// As [`Machine::boot`].
+    pub async fn boot_on(spec: &Spec, upper: &Path, boot_max: Duration) -> Result<Machine> {
+        spec.check()?;
+        let upper = Upper { path: upper.to_path_buf(), kept: true };
+        Self::start(spec, &upper, None, None, boot_max).await
+    }
+
+    /// As [`Machine::boot_on`], with what the kernel says in `console`.
+    pub(crate) async fn boot_logged(
+        spec: &Spec,
+        upper: &Path,
+        console: Log,
+        boot_max: Duration,
+    ) -> Result<Machine> {
+        let upper = Upper { path: upper.to_path_buf(), kept: true };
+        Self::start(spec, &upper, None, Some(console), boot_max).await
+    }
+
+    async fn start(
+        spec: &Spec,
+        upper: &Upper,
+        lease: Option<Lease>,
+        log: Option<Log>,
+        boot_max: Duration,
+    ) -> Result<Machine> {
         check_memory(spec)?;
         let began = Instant::now();
-        let lease = Lease::create(&store.machines())?;
-        let upper = lease.path().join(UPPER);
-        disk::format_upper(&upper, spec.upper_bytes)?;
-        let launch = vmm::launch(spec, Some(&upper));
+        upper.prepare(spec.upper_bytes)?;
+        let launch = vmm::launch(spec, Some(upper));
         let (agent, agent_end) = stream_pair()?;
         let (console, console_end) = stream_pair()?;
         let (guard, guard_ends) = match spec.network {
             Network::None => (None, None),
             Network::User => {
                 let ((out, out_end), (back, back_end)) = (stream_pair()?, stream_pair()?);
-                (Some(Guard::start(out, back)), Some([out_end, back_end]))
+                (
+                    Some(Guard::start(out, back, !spec.forwards.is_empty())),
+                    Some([out_end, back_end]),
+                )
             }
         };
         let ends = Ends { agent: agent_end, console: console_end, guard: guard_ends };
         let mut vmm = Child::spawn(&launch, ends)?;
-        let mut console = Console::read(console);
+        let mut console = Console::read(console, log);
         let (error, grace) = tokio::select! {
             guest = Guest::greet(agent) => match guest {
                 Ok(guest) => {
                     let booted_in = began.elapsed();
-                    return Ok(Machine { guest, vmm, console, _guard: guard, lease, booted_in });
+                    let upper = upper.path.clone();
+                    return Ok(Machine {
+                        guest,
+                        vmm,
+                        console,
+                        _guard: guard,
+                        _lease: lease,
+                        upper,
+                        booted_in,
+                    });
                 }
                 Err(e) => (e, ENDING_MAX),
             },
@@ -102,9 +147,10 @@ impl Machine {
     }
 
     /// The disk that takes what the machine writes: ext4, with overlayfs' upper directory in it as
-    /// `upper`. Open it before [`Machine::shutdown`], which removes it; it is whole afterwards.
-    pub fn upper_disk(&self) -> std::path::PathBuf {
-        self.lease.path().join(UPPER)
+    /// `upper`. It is whole after [`Machine::shutdown`]; open it before, as one that
+    /// [`Machine::boot`] made is removed there.
+    pub fn upper_disk(&self) -> &Path {
+        &self.upper
     }
 
     /// The VMM's process id.

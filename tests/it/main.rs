@@ -7,6 +7,8 @@ mod flatten;
 mod inspect;
 mod kernel;
 mod language;
+mod pull;
 mod steps;
 mod tidy;
+mod workflows;
 mod wrong;

@@ -93,9 +93,6 @@ impl Inputs {
         let agent = self.agent(arch)?;
         let config = kernel::find_config(&self.kernel_configs()?, recipe.kernel.as_str())?;
         let stages = Stages::of(recipe, arch)?;
-        if stages.boot() {
-            imgrun::check_arch(arch).map_err(|e| e.within("a step runs programs of the image"))?;
-        }
         let access = self.access.open()?;
         let offline = access.offline;
         let source = source::resolve(recipe, arch, self.refresh, &access, cache, progress)?;

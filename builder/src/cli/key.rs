@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 
 use clap::Subcommand;
 use imgrun::tuf::{Clock, Role, time};
-use imgrun::{Progress, Result};
+use imgrun::{Class, Progress, Result};
 
 use super::passphrase;
 use super::place::{KeyDir, Sign, Trust};
+
+/// A key's whole id: a SHA-256.
+const ID_DIGITS: usize = 64;
 
 /// The keys that sign catalogs.
 #[derive(clap::Args, Debug)]
@@ -169,11 +172,25 @@ fn said(version: u64, json: bool) {
 
 impl Rotate {
     fn run(self, json: bool, progress: &Progress) -> Result<()> {
-        let root = self.sign.trust.open(&self.store, Clock::Ignored)?.1.trusted.root;
+        let root = match self.sign.trust.open(&self.store, Clock::Ignored) {
+            Err(e) if e.class() == Class::Trust => {
+                // This command may have been cut.
+                let mended = self.sign.publisher(&self.store, progress, |p| p.mend());
+                mended.map_err(|_| e)?;
+                self.sign.trust.open(&self.store, Clock::Ignored)?
+            }
+            opened => opened?,
+        };
+        let root = root.1.trusted.root;
         let keys = self.sign.keys.load()?;
-        let old = self.old.as_deref().map(|name| super::place::key(&keys, &root, name));
         let new = self.new.as_deref().map(|name| keys.find(name).map(|k| k.public.clone()));
-        let (old, new) = (old.transpose()?, new.transpose()?);
+        let new = new.transpose()?;
+        // Who is named by a whole id and no longer there was taken out before.
+        let has_new = root.keys_of(self.role).iter().any(|(_, key)| Some(*key) == new.as_ref());
+        let gone =
+            |name: &&str| has_new && name.len() == ID_DIGITS && !root.keys.contains_key(*name);
+        let old = self.old.as_deref().filter(|name| !gone(name));
+        let old = old.map(|name| super::place::key(&keys, &root, name)).transpose()?;
         let version = self.sign.publisher(&self.store, progress, |publisher| {
             publisher.rotate(self.role, old.as_ref(), new.as_ref(), self.threshold)
         })?;

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! credentials   log-ins from the user's files          challenge   what WWW-Authenticate asks for
-//! helper        log-ins that a program keeps           retry       when to try again
+//! helper        log-ins that a program keeps
 //! session       requests, tokens, what answers mean    route       mirrors first, then the host
 //! download      one blob into the cache                last        what a tag was when last asked
 //! repository    writing: blobs, manifests, tags
@@ -23,7 +23,6 @@ mod download;
 mod helper;
 mod last;
 mod repository;
-mod retry;
 mod route;
 mod session;
 
@@ -31,6 +30,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bundle::{Arch, Digest};
+use imgrun::retry::Failure;
 use imgrun::{Progress, Stage, Unit};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
@@ -47,7 +47,6 @@ use crate::patience::run;
 use crate::source::{Layer, Resolved};
 use crate::{Error, Result, date};
 use last::Last;
-use retry::Failure;
 use route::Route;
 use session::Session;
 

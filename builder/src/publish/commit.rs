@@ -16,7 +16,7 @@ use super::head::Heads;
 use super::owner::lifetime_default;
 use crate::depot::{Body, Put};
 use crate::sign::{SigningKey, sign};
-use crate::{Error, Result};
+use crate::{Class, Error, Result};
 
 /// Tries of one commit. Each loss is somebody else's success.
 const TRIES_MAX: u32 = 2_000;
@@ -62,7 +62,7 @@ impl Publisher<'_> {
     }
 
     /// Whether `next` became the newest targets.
-    fn create_targets(&self, heads: &Heads, mut next: Targets) -> Result<bool> {
+    pub(super) fn create_targets(&self, heads: &Heads, mut next: Targets) -> Result<bool> {
         next.version = heads.targets.number + 1;
         next.expires = self.expires(&heads.root, Role::Targets);
         let index = index_of(&next)?;
@@ -124,7 +124,11 @@ impl Publisher<'_> {
         Err(Error::network(format!("{}: others are always faster", self.depot.title())))
     }
 
-    fn next_snapshot(&self, heads: &Heads, targets: &Targets) -> Result<Option<Snapshot>> {
+    pub(super) fn next_snapshot(
+        &self,
+        heads: &Heads,
+        targets: &Targets,
+    ) -> Result<Option<Snapshot>> {
         let mut meta = BTreeMap::new();
         if let Some(now) = &heads.snapshot.signed {
             // A snapshot that is newer than what we have read of the targets is right as it is.
@@ -156,7 +160,7 @@ impl Publisher<'_> {
 
     /// Whether `timestamp.json` is the newest timestamp. Where it is not, it is written, which has
     /// to be looked at again.
-    fn point(&self, heads: &Heads) -> Result<bool> {
+    pub(super) fn point(&self, heads: &Heads) -> Result<bool> {
         let key = timestamp_key();
         let there = self.depot.get(&key, Role::Timestamp.bytes_max())?;
         if there.as_ref() == Some(&heads.timestamp.bytes) {
@@ -176,7 +180,7 @@ impl Publisher<'_> {
     }
 
     /// The index that `targets` names has to be there before anybody is sent to them.
-    fn ensure_index(&self, targets: &Targets) -> Result<()> {
+    pub(super) fn ensure_index(&self, targets: &Targets) -> Result<()> {
         let index = index_of(targets)?;
         let digest = Digest::of(&index);
         let named = targets.targets.get(INDEX).and_then(|t| t.digest());
@@ -220,6 +224,13 @@ impl Publisher<'_> {
     /// # Errors
     /// As [`Publisher::refresh`], and where this host has not seen the catalog whole.
     pub fn repair(&self) -> Result<Catalog> {
+        if let Err(e) = Catalog::open(self.depot, self.memory, Clock::Ignored)
+            && e.class() == Class::Trust
+            && self.mend().is_ok()
+            && let Ok(catalog) = self.refresh()
+        {
+            return Ok(catalog);
+        }
         self.repairing.set(true);
         let advanced = self.advance();
         self.repairing.set(false);

@@ -69,7 +69,7 @@ impl Publisher<'_> {
     }
 
     /// From what is known on.
-    fn head<T: Signed>(
+    pub(super) fn head<T: Signed>(
         &self,
         root: &Root,
         known: Option<T>,

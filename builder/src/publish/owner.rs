@@ -116,7 +116,8 @@ impl Publisher<'_> {
     }
 
     /// Lets `role` have the key `new` in the place of `old` (or beside the others) and, where
-    /// `threshold` is given, need so many signatures. Returns the new root's version.
+    /// `threshold` is given, need so many signatures. Returns the new root's version. What was cut is
+    /// finished by the same call.
     ///
     /// # Errors
     /// Where root keys are missing, or nobody could sign any more.
@@ -131,7 +132,8 @@ impl Publisher<'_> {
             let mut keys: Vec<PublicKey> =
                 root.keys_of(role).into_iter().map(|(_, key)| key.clone()).collect();
             if let Some(old) = old {
-                if !keys.contains(old) {
+                let done = new.is_some_and(|new| keys.contains(new));
+                if !keys.contains(old) && !done {
                     return Err(Error::usage(format!("{} is no key of the role {role}", old.id())));
                 }
                 keys.retain(|key| key != old);
@@ -160,8 +162,13 @@ impl Publisher<'_> {
     /// The next root. Where other roles' keys change, their newest files are first signed anew by
     /// old and new keys, so that a reader finds a valid catalog at any moment.
     fn change_root(&self, edit: &dyn Fn(&mut Root) -> Result<()>) -> Result<u64> {
-        let catalog = Catalog::open(self.depot, self.memory, Clock::Ignored)?;
-        let old = catalog.trusted.root;
+        let old = match Catalog::open(self.depot, self.memory, Clock::Ignored) {
+            Err(e) if e.class() == crate::Class::Trust && self.mend().is_ok() => {
+                Catalog::open(self.depot, self.memory, Clock::Ignored)?
+            }
+            catalog => catalog?,
+        };
+        let old = old.trusted.root;
         let mut new = old.clone();
         edit(&mut new)?;
         if new == old {
@@ -188,14 +195,22 @@ impl Publisher<'_> {
         new.keys.retain(|id, _| used.contains(id));
         check(&new)?;
         let bytes = self.sign_root(&[old, &new], &new)?;
-        self.bridge.replace(Some(new.clone()));
-        let bridged = self.sign_anew(old, &new);
-        self.bridge.replace(None);
-        bridged?;
+        let heads = if self.is_succession(old, &new)? {
+            Some(self.heads()?)
+        } else {
+            self.bridge.replace(Some(new.clone()));
+            let bridged = self.sign_anew(old, &new);
+            self.bridge.replace(None);
+            bridged?;
+            None
+        };
         let key = metadata_key(Role::Root, new.version);
         if self.depot.put_new(&key, Body::Bytes(&bytes))? == Put::Exists {
             return Err(Error::input(format!("{key}: somebody else changed the root just now"))
                 .hint("look at it, then try again"));
+        }
+        if let Some(heads) = heads {
+            self.succeed(&new, heads)?;
         }
         Catalog::open(self.depot, self.memory, Clock::Ignored)?;
         self.refresh()?;

@@ -192,12 +192,11 @@ impl Job<'_> {
 
     fn spec(&self, store: &Store, progress: &Progress) -> Result<Spec> {
         let (arch, kernel) = (self.site.arch, self.site.kernel);
-        imgrun::check_arch(arch)?;
         let stored = match store.by_digest(kernel.digest)? {
             Some(stored) => stored,
             None => store.import(&kernel.bundle_path, progress, &Cancel::new())?.bundle,
         };
-        let decision = choose_accel(AccelChoice::Auto, || KvmEvidence::gather(false))?;
+        let decision = choose_accel(AccelChoice::Auto, arch, || KvmEvidence::gather(false))?;
         let Decision { accel, note } = decision;
         note.into_iter().for_each(|note| progress.note(note));
         let network = if self.command.network { Network::User } else { Network::None };
@@ -213,6 +212,7 @@ impl Job<'_> {
             cmdline: vec!["imgtool.redirect=off".to_string()],
             hostname: Hostname::from_name(HOSTNAME),
             network,
+            forwards: Vec::new(),
             tsc_khz: if accel == Accel::Tcg { imgrun::tsc_khz() } else { None },
         })
     }
@@ -240,7 +240,7 @@ impl Job<'_> {
     ) -> Result<File> {
         let mut machine = Machine::boot(store, spec, boot_max(spec.accel)).await?;
         let path = machine.upper_disk();
-        let disk = File::open(&path).map_err(|e| Error::io(path.display(), e))?;
+        let disk = File::open(path).map_err(|e| Error::io(path.display(), e))?;
         let done = tokio::select! {
             done = self.command(&machine, secrets, stage) => done,
             e = machine.panicked() => Err(e),

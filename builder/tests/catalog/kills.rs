@@ -123,6 +123,104 @@ pub(crate) fn random_kills(world: &World, store: &str, kills: u64, env: &[(&str,
     assert_eq!(shown["bundles"].as_array().unwrap().len() as u64, 2 * version + 1);
 }
 
+/// Keys of every role change, and each change is killed after a random time: the catalog is valid for
+/// who never saw it and for who did, and the same command finishes the change.
+#[test]
+fn rotations_under_kills() {
+    let kills = std::env::var("IMGTOOL_KILLS").map_or(KILLS_DEFAULT, |n| n.parse().unwrap()) / 4;
+    let world = World::new();
+    let store = world.store("s");
+    world.init(&store);
+    let bundle = world.kernel("linux", "1");
+    world.imgtool(["publish", bundle.to_str().unwrap(), "--to", &store, "--untested"]).ok();
+    let mut keys = std::collections::BTreeMap::new();
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut whole = Duration::ZERO;
+    let (mut killed, mut turn) = (0, 0);
+    while killed < kills {
+        let role = ["targets", "root", "snapshot", "timestamp"][turn % 4];
+        let new = format!("key-{turn}");
+        let old = keys.insert(role, new.clone()).unwrap_or_else(|| "me".to_string());
+        world.imgtool(["key", "new", &new, "--no-passphrase"]).ok();
+        let rotate = ["key", "rotate", &store, "--role", role, "--old", &old, "--new", &new];
+        if turn > 3 {
+            let mut command = world.command();
+            command.args(rotate).stdout(std::process::Stdio::null());
+            let mut child = command.spawn().unwrap();
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let part = (random >> 40) as f64 / (1_u64 << 24) as f64;
+            std::thread::sleep(whole.mul_f64(1.2 * part));
+            let _ = child.kill();
+            killed += u64::from(child.wait().unwrap().signal() == Some(9));
+            verify(&world, &store, &format!("killed in a rotation of {role}"));
+        }
+        let began = Instant::now();
+        world.imgtool(rotate).ok();
+        whole = whole.max(began.elapsed().min(Duration::from_secs(2)));
+        verify(&world, &store, &format!("after a rotation of {role}"));
+        turn += 1;
+        assert!(turn < 20 * kills as usize + 10, "nothing is killed");
+    }
+    // The first key signs for nobody any more.
+    let listed = world.imgtool(["key", "list", &store, "--json"]).ok().json();
+    let me = listed["keys"].as_array().unwrap().iter().find(|key| key["name"] == "me").unwrap();
+    assert_eq!(me["roles"], serde_json::json!([]));
+    world.imgtool(["catalog", "refresh", &store]).ok();
+    verify(&world, &store, "at the end");
+}
+
+/// A role's private keys are lost, and the root's owner is killed at every file that is put while a
+/// new one takes their place: the same command, or a repair, finishes it; nothing published is lost.
+#[test]
+fn a_lost_key_under_kills() {
+    let calls = "linkat,link,renameat,renameat2,rename";
+    let mut kills = 0;
+    for n in 1..CALLS_MAX {
+        let world = World::new();
+        let store = world.store("s");
+        for name in ["root", "online", "found"] {
+            world.imgtool(["key", "new", name, "--no-passphrase"]).ok();
+        }
+        let init = ["catalog", "init", &store, "--role-key", "root=root", "--key", "online"];
+        world.imgtool(init).ok();
+        let bundle = world.kernel("linux", "1");
+        world.imgtool(["publish", bundle.to_str().unwrap(), "--to", &store, "--untested"]).ok();
+        verify(&world, &store, "before");
+        std::fs::remove_file(world.path("keys/online.pem")).unwrap();
+        std::fs::remove_file(world.path("keys/online.json")).unwrap();
+        // For all roles at once, as three rotations would have to: the last takes the key away.
+        let id = world.imgtool(["key", "list", &store, "--json"]).ok().json();
+        let id = id["keys"].as_array().unwrap().iter().find(|key| key["here"] == false);
+        let id = id.unwrap()["id"].as_str().unwrap().to_string();
+        for role in ["timestamp", "snapshot"] {
+            let rotate = ["key", "rotate", &store, "--role", role, "--old", &id, "--new", "found"];
+            world.imgtool(rotate).ok();
+        }
+        let rotate = ["key", "rotate", &store, "--role", "targets", "--old", &id, "--new", "found"];
+        let inject = format!("inject={calls}:signal=KILL:when={n}");
+        let trace = ["-f", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &inject];
+        let mut command = world.wrapped("strace", &trace);
+        command.arg(env!("CARGO_BIN_EXE_imgtool"));
+        let cut = finish(command.args(rotate)).output.status;
+        if !cut.success() {
+            assert_eq!(cut.signal(), Some(9), "{n}: {cut:?}");
+            kills += 1;
+            if n % 2 == 0 {
+                world.imgtool(["catalog", "refresh", &store, "--repair"]);
+            }
+            world.imgtool(rotate).ok();
+        }
+        verify(&world, &store, &format!("a kill at {n}"));
+        let shown = world.imgtool(["catalog", "show", &store, "--json"]).ok().json();
+        assert_eq!(shown["bundles"].as_array().unwrap().len(), 1);
+        if cut.success() {
+            assert!(kills > 5, "only {kills} kills");
+            return;
+        }
+    }
+    panic!("it never ends");
+}
+
 fn verify_with(world: &World, store: &str, env: &[(&str, &str)]) {
     if env.is_empty() {
         return verify(world, store, "at a random moment");

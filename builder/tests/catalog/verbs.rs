@@ -129,6 +129,52 @@ fn thresholds_and_roles_of_their_own() {
     world.imgtool(publish).ok();
 }
 
+/// The private half of an online key is gone, its backup, too: the root keys give the role another
+/// one. Nobody has to be told but the root.
+#[test]
+fn a_lost_key_is_rotated_out_by_the_root() {
+    for lost in ["targets", "snapshot", "timestamp"] {
+        let world = World::new();
+        let store = world.store("s");
+        for name in ["root", "targets", "snapshot", "timestamp"] {
+            world.imgtool(["key", "new", name, "--no-passphrase"]).ok();
+        }
+        let roles =
+            ["root", "targets", "snapshot", "timestamp"].map(|role| format!("{role}={role}"));
+        let roles = roles.iter().flat_map(|role| ["--role-key", role]);
+        world.imgtool(["catalog", "init", &store].into_iter().chain(roles)).ok();
+        let kernel = world.kernel("linux", "6.1");
+        let publish = ["publish", kernel.to_str().unwrap(), "--to", &store, "--untested"];
+        world.imgtool(publish).ok();
+        let reader = |words: &[&str]| {
+            let mut command = world.command();
+            command.env("IMGTOOL_STATE", world.path("reader"));
+            command.env("IMGTOOL_ROOT", world.path("root.json"));
+            crate::world::finish(command.args(words)).ok()
+        };
+        reader(&["catalog", "verify", &store, "--deep"]);
+
+        for half in ["pem", "json"] {
+            fs::remove_file(world.path(&format!("keys/{lost}.{half}"))).unwrap();
+        }
+        let newer = world.kernel("linux", "6.2");
+        let publish = ["publish", newer.to_str().unwrap(), "--to", &store, "--untested"];
+        let missing = format!("the role {lost} needs 1 keys to sign, 0 of them are at hand");
+        world.imgtool(publish).fails(4, &missing);
+        world.imgtool(["key", "new", "found", "--no-passphrase"]).ok();
+        // It is named by its id: its file is gone.
+        let listed = world.imgtool(["key", "list", &store, "--json"]).ok().json();
+        let keys = listed["keys"].as_array().unwrap();
+        let id = keys.iter().find(|key| key["here"] == false).unwrap()["id"].as_str().unwrap();
+        let rotate = ["key", "rotate", &store, "--role", lost, "--old", id, "--new", "found"];
+        world.imgtool(rotate).ok();
+        world.imgtool(publish).ok();
+        reader(&["catalog", "verify", &store, "--deep"]);
+        let shown = reader(&["catalog", "show", &store, "--json"]).json();
+        assert_eq!(shown["bundles"].as_array().unwrap().len(), 2, "{lost}");
+    }
+}
+
 #[test]
 fn wrong_uses_say_what_is_wrong() {
     let world = World::new();

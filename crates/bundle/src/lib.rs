@@ -65,6 +65,7 @@ mod assemble;
 mod cut;
 mod digest;
 mod error;
+mod export;
 mod manifest;
 mod member;
 mod name;

@@ -1,6 +1,7 @@
 //! Where everything is in a packed file: what the manifest and the frame table say together.
 
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use crate::assemble::{Buffers, Form};
 use crate::member::{glue, glue_raw_bytes, head, head_bytes, head_raw_bytes};
@@ -69,11 +70,20 @@ impl Outline {
                 "it has {length} bytes, its manifest says {expected}: {why}"
             )));
         }
-        let after = seek_table_bytes(seek_entries(&manifest)?);
-        let table_at = expected - after - manifest.frames.size;
+        let table_at = Self::table_place(&manifest, json.len())?.start;
         let outline = Self::new(json, &read_at(file, table_at, manifest.frames.size)?)?;
         outline.compare(file)?;
         Ok(outline)
+    }
+
+    /// Where in the packed file the frame table is, by what a manifest of `json_bytes` says.
+    ///
+    /// # Errors
+    /// Where no file can be as long as that, or no table.
+    pub fn table_place(manifest: &Manifest, json_bytes: usize) -> Result<Range<u64>> {
+        let after = seek_table_bytes(seek_entries(manifest)?);
+        let end = packed_bytes(manifest, json_bytes)? - after;
+        Ok(end - manifest.frames.size..end)
     }
 
     /// Of the packed `file`, whoever made it: see [`Outline::read`].

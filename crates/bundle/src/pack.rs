@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -16,6 +16,8 @@ use crate::{
 
 /// Bytes read of a file at a time: few enough to stay in a processor's own cache.
 const READ_BYTES: usize = 128 << 10;
+/// Pieces that the file's digest may be behind its frames.
+const PIECES_BEHIND: usize = 32;
 /// Frames under way for each thread. Frames differ in length and are written in order: with fewer a
 /// short one would often wait for a long one, and its thread for work.
 const FRAMES_A_THREAD: usize = 16;
@@ -88,7 +90,7 @@ pub fn pack<R: Read, W: Write + Seek>(
         frames.out.seek(SeekFrom::Start(head_bytes(room as u64)))?;
         for (index, content) in contents.into_iter().enumerate() {
             frames.push(Pending::Fixed(stored(&glue(&manifest.files, index)?)))?;
-            let digest = frames.cut(content, packing.average_bytes, &progress, index)?;
+            let digest = frames.cut(scope, content, packing.average_bytes, &progress, index)?;
             manifest.files[index].digest = digest;
         }
         frames.push(Pending::Fixed(stored(&glue(&manifest.files, manifest.files.len())?)))?;
@@ -182,26 +184,27 @@ impl<W: Write + Seek> Frames<W> {
     }
 
     /// Cuts a file into frames; returns its digest.
-    fn cut<R: Read>(
+    fn cut<'s, R: Read>(
         &mut self,
+        scope: &'s thread::Scope<'s, '_>,
         mut content: Content<R>,
         average_bytes: u32,
         progress: &impl Fn(u64),
         file: usize,
     ) -> Result<Digest> {
         let mut cutter = Cutter::new(average_bytes, &content.seams);
-        let mut hasher = Hasher::new();
-        let mut buffer = vec![0; READ_BYTES];
+        let whole = Whole::start(scope);
         let mut left = content.size;
         while left > 0 {
             let n = left.min(READ_BYTES as u64) as usize;
-            let bytes = &mut buffer[..n];
-            content.reader.read_exact(bytes)?;
-            hasher.update(bytes);
+            let mut bytes = whole.piece();
+            bytes.resize(n, 0);
+            content.reader.read_exact(&mut bytes)?;
             for block in bytes.chunks(BLOCK_BYTES as usize) {
                 cutter.block(block, &mut |cut| self.add(file, cut))?;
                 cutter.reuse(&mut self.spare);
             }
+            whole.add(bytes)?;
             progress(n as u64);
             left -= n as u64;
         }
@@ -209,7 +212,7 @@ impl<W: Write + Seek> Frames<W> {
         if content.reader.read(&mut [0; 1])? != 0 {
             return Err(Error::format("a file grew while it was packed"));
         }
-        Ok(hasher.finish())
+        whole.finish()
     }
 
     fn add(&mut self, file: usize, cut: Cut) -> Result<()> {
@@ -263,13 +266,52 @@ impl<W: Write + Seek> Frames<W> {
     }
 }
 
+/// The digest of a whole file, computed by a thread of its own: it is one long chain, which whoever
+/// reads and writes would have to wait for.
+struct Whole<'s> {
+    pieces: SyncSender<Vec<u8>>,
+    used: Receiver<Vec<u8>>,
+    thread: thread::ScopedJoinHandle<'s, Digest>,
+}
+
+impl<'s> Whole<'s> {
+    fn start(scope: &'s thread::Scope<'s, '_>) -> Self {
+        let (pieces, queue) = sync_channel::<Vec<u8>>(PIECES_BEHIND);
+        let (back, used) = channel();
+        let thread = scope.spawn(move || {
+            let mut hasher = Hasher::new();
+            for piece in queue {
+                hasher.update(&piece);
+                // Nobody takes it where packing has failed.
+                let _ = back.send(piece);
+            }
+            hasher.finish()
+        });
+        Whole { pieces, used, thread }
+    }
+
+    /// Memory for the next piece.
+    fn piece(&self) -> Vec<u8> {
+        self.used.try_recv().unwrap_or_default()
+    }
+
+    fn add(&self, piece: Vec<u8>) -> Result<()> {
+        self.pieces.send(piece).map_err(|_| ended_early())
+    }
+
+    fn finish(self) -> Result<Digest> {
+        drop(self.pieces);
+        self.thread.join().map_err(|_| ended_early())
+    }
+}
+
 fn ended_early() -> Error {
-    Error::format("a compression thread ended early")
+    Error::format("a thread of the packing ended early")
 }
 
 type Compressor = zstd::bulk::Compressor<'static>;
 
-fn compressor(level: i32) -> std::io::Result<Compressor> {
+pub(crate) fn compressor(level: i32) -> std::io::Result<Compressor> {
     let mut compressor = Compressor::new(level)?;
     compressor.include_checksum(true)?;
     Ok(compressor)

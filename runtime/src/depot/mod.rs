@@ -6,6 +6,7 @@
 
 mod directory;
 mod http;
+mod s3;
 
 use std::fmt::Debug;
 use std::io::Write;
@@ -15,6 +16,7 @@ use crate::{Error, Result};
 
 pub use directory::Directory;
 pub use http::Http;
+pub use s3::{BucketAddress, Login, is_bare, open_bucket};
 
 /// A key is at most this long.
 const KEY_BYTES_MAX: usize = 512;
@@ -44,12 +46,27 @@ pub trait Depot: Debug + Send + Sync {
     fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
         let found = self.read(key, 0..bytes_max.saturating_add(1), &mut bytes)?;
-        if found.is_some_and(|found| found > bytes_max) {
-            let title = self.title();
-            return Err(Error::trust(format!("{title}: {key}: more than {bytes_max} bytes")));
-        }
-        Ok(found.map(|_| bytes))
+        bounded(self, key, bytes_max, found.map(|_| bytes))
     }
+
+    /// Whether parts of a file come alone. Some web servers send all of it, whatever part is asked
+    /// for; that is known once [`Depot::read`] was called.
+    fn sends_parts(&self) -> bool {
+        true
+    }
+}
+
+fn bounded<D: Depot + ?Sized>(
+    depot: &D,
+    key: &str,
+    bytes_max: u64,
+    bytes: Option<Vec<u8>>,
+) -> Result<Option<Vec<u8>>> {
+    if bytes.as_ref().is_some_and(|bytes| bytes.len() as u64 > bytes_max) {
+        let title = depot.title();
+        return Err(Error::trust(format!("{title}: {key}: more than {bytes_max} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Refuses what could be anything but a plain path below the depot: `a/b.c`, of letters, digits and
@@ -68,7 +85,8 @@ pub fn check_key(key: &str) -> Result<()> {
     Err(Error::bug(format!("{key:?} can not be a key")))
 }
 
-/// Opens the reading half of the depot at `address`: `file:/dir`, `http://…`, `https://…`.
+/// Opens the reading half of the depot at `address`: `file:/dir`, `http://…`, `https://…`,
+/// `s3://…`.
 ///
 /// # Errors
 /// [`crate::Class::Usage`] for another address, and where no client can be made.
@@ -79,5 +97,12 @@ pub fn open(address: &str) -> Result<Box<dyn Depot>> {
     if address.starts_with("http://") || address.starts_with("https://") {
         return Ok(Box::new(Http::new(address)?));
     }
-    Err(Error::usage(format!("{address}: it is no file:, http: or https: address")))
+    if address.starts_with("s3:") {
+        return Ok(Box::new(s3::open_bucket(address, None)?));
+    }
+    let error = Error::usage(format!("{address}: it is no file:, http:, https: or s3: address"));
+    Err(match address.starts_with("oci:") {
+        true => error.hint("imgrun does not read registries yet"),
+        false => error,
+    })
 }

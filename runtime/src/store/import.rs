@@ -1,14 +1,16 @@
 //! From a packed file to a directory in the store.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bundle::{Digest, Form, HashingReader, Outline, Piece};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
-use super::sparse::SparseFile;
-use super::{FRAMES, MANIFEST, Store, Stored};
+use super::draft::{Draft, sync_dir};
+use super::{Store, Stored};
 use crate::lease::Lease;
 use crate::{Cancel, Error, Progress, Result, Stage, Unit};
 
@@ -86,12 +88,7 @@ impl Store {
     ) -> Result<Imported> {
         let outline = Outline::read(json, &mut &*packed)?;
         let lease = Lease::create(&self.staging())?;
-        let dir = lease.path().join("bundle");
-        fs::create_dir(&dir).map_err(|e| Error::io(dir.display(), e))?;
-        // The manifest allows only the fixed names of its kind: no path can escape.
-        let entries = outline.manifest().files.iter();
-        let files = entries.map(|entry| SparseFile::create(dir.join(&entry.name), entry.size));
-        let files = files.collect::<Result<Vec<_>>>()?;
+        let draft = Draft::create(lease.path().join("bundle"), &outline, &[])?;
         let fetch = |index: usize, _: Form, buffer: &mut Vec<u8>| {
             let piece = &outline.pieces()[index];
             buffer.resize(piece.frame.packed_bytes() as usize, 0);
@@ -101,25 +98,35 @@ impl Store {
         };
         let put = |piece: &Piece, raw: &[u8]| {
             cancel.check()?;
-            files[piece.file].write_at(raw, piece.raw_at)
+            draft.write(piece, raw)
         };
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        outline.assemble(threads.min(THREADS_MAX), fetch, put)?;
-        for file in files {
-            cancel.check()?;
-            file.finish()?;
-        }
-        write_whole(&dir.join(MANIFEST), outline.json())?;
-        write_whole(&dir.join(FRAMES), &outline.table())?;
-        fs::set_permissions(&dir, Permissions::from_mode(0o755))
-            .map_err(|e| Error::io(dir.display(), e))?;
-        sync_dir(&dir)?;
-        cancel.check()?;
+        outline.assemble(threads(), fetch, put)?;
+        let dir = draft.finish(cancel)?;
         self.publish(&dir, digest)
     }
 
+    /// Puts a whole, synced directory in the place of a damaged one; at no moment is there none, where
+    /// the file system can exchange two names.
+    pub(crate) fn replace(&self, dir: &Path, digest: Digest) -> Result<Stored> {
+        let target = self.bundles().join(digest.hex());
+        let about = |e: Errno| Error::io(target.display(), e.into());
+        match renameat_with(CWD, dir, CWD, &target, RenameFlags::EXCHANGE) {
+            // It was removed meanwhile.
+            Err(Errno::NOENT) => return Ok(self.publish(dir, digest)?.bundle),
+            // Not every file system can exchange two names.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                self.remove(digest)?;
+                return Ok(self.publish(dir, digest)?.bundle);
+            }
+            exchanged => exchanged.map_err(about)?,
+        }
+        sync_dir(&self.bundles())?;
+        let bundle = self.by_digest(digest)?;
+        bundle.ok_or_else(|| Error::host(format!("{}: removed meanwhile", target.display())))
+    }
+
     /// Gives a whole, synced directory its final name. Who comes second finds it there.
-    fn publish(&self, dir: &Path, digest: Digest) -> Result<Imported> {
+    pub(crate) fn publish(&self, dir: &Path, digest: Digest) -> Result<Imported> {
         let target = self.bundles().join(digest.hex());
         let new = match fs::rename(dir, &target) {
             Ok(()) => true,
@@ -135,14 +142,9 @@ impl Store {
     }
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let file = SparseFile::create(path.to_path_buf(), bytes.len() as u64)?;
-    file.write_at(bytes, 0)?;
-    file.finish()
-}
-
-fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| Error::io(dir.display(), e))
+/// As many as work at once, within [`THREADS_MAX`].
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get()).min(THREADS_MAX)
 }
 
 /// The digest of all that `packed` holds, and the manifest that it begins with: of the very bytes

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bundle::{Arch, Kind, Reference};
 
-use super::{Store, Stored};
+use super::{Hold, Store, Stored};
 use crate::{Cancel, Class, Error, Progress, Result};
 
 /// Bytes of an ELF header up to and with `e_machine`, and of an `Image`'s up to and with its magic
@@ -20,6 +20,8 @@ pub struct Kernel {
     pub vmlinux: PathBuf,
     /// How people name it: `name:version`, or the file's path.
     pub title: String,
+    /// Keeps the store's bundle, where it is one, from being collected.
+    pub hold: Option<Hold>,
 }
 
 impl Store {
@@ -96,7 +98,7 @@ impl Store {
             return Err(Error::input(format!("{}: not a kernel for {arch}", file.display())));
         }
         let vmlinux = file.canonicalize().map_err(|e| Error::io(file.display(), e))?;
-        Ok(Kernel { vmlinux, title: file.display().to_string() })
+        Ok(Kernel { vmlinux, title: file.display().to_string(), hold: None })
     }
 }
 
@@ -112,7 +114,8 @@ fn usable(stored: &Stored, arch: Arch) -> Result<Kernel> {
             manifest.arch
         )));
     }
-    Ok(Kernel { vmlinux: stored.path(arch.kernel_file()), title: stored.title() })
+    let hold = Some(stored.hold()?);
+    Ok(Kernel { vmlinux: stored.path(arch.kernel_file()), title: stored.title(), hold })
 }
 
 fn file_name(kernel: &Reference, arch: Arch) -> String {

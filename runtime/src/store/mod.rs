@@ -3,16 +3,28 @@
 //! ```text
 //! <home>/bundles/<hex digest of the packed file>/manifest.json, rootfs.ext4, … | vmlinux, config, …
 //! <home>/bundles/<hex digest of the packed file>/frames   its frame table: what every piece must be
+//! <home>/bundles/<hex digest of the packed file>/origin   which manifest it had, where it came from
+//! <home>/staging/pull-<hex digest>/  a pull under way, or one that was killed: see claim
+//! <home>/catalogs/<name>/            what this host has seen of a catalog: see tuf
 //! <home>/staging/imgrun-<random>/    an import under way; locked by its process, renamed when whole
 //! <home>/machines/imgrun-<random>/   a running machine's disks; locked by its process
+//! <home>/kept/<name>/                a machine with a name: see [`crate::kept`]
 //! ```
 //! There is no index file that could disagree with the directories: a name is found by reading
 //! the manifests (a few hundred microseconds for a dozen bundles). Under `bundles/` everything is
 //! whole, because an import is one rename; files are read-only and shared by all machines.
 
+mod claim;
+mod directory;
+mod draft;
+mod export;
+mod gc;
 mod import;
 mod kernel;
+mod origin;
+mod pieces;
 mod sparse;
+mod verify;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -22,17 +34,27 @@ use std::time::SystemTime;
 
 use bundle::{Arch, Digest, Kind, MANIFEST_BYTES_MAX, Manifest};
 
+use crate::kept::Kept;
 use crate::lease::Lease;
 use crate::{Error, Progress, Result};
 
+pub(crate) use claim::{Claim, lock};
+pub use directory::KernelNaming;
+pub(crate) use draft::Draft;
+pub use gc::{Garbage, Hold, KEEP_DEFAULT};
 pub use import::Imported;
+pub(crate) use import::threads;
 pub use kernel::Kernel;
+pub(crate) use origin::Origin;
+pub(crate) use pieces::Place;
+pub use verify::Damage;
 
 /// Hex digits of a digest that are enough to name a bundle.
 const DIGEST_PREFIX_MIN: usize = 12;
 
 const MANIFEST: &str = "manifest.json";
 const FRAMES: &str = "frames";
+const ORIGIN: &str = "origin";
 
 /// The local store under one home directory. Any number of processes may use it at once.
 #[derive(Clone, Debug)]
@@ -58,6 +80,16 @@ impl Stored {
         self.dir.join(file)
     }
 
+    /// The directory that holds them.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The addresses of the depots that it was pulled from; none where it was a file.
+    pub fn depots(&self) -> Vec<String> {
+        Origin::read(&self.dir.join(ORIGIN)).map(|origin| origin.depots).unwrap_or_default()
+    }
+
     /// `name:version`, as people name it.
     pub fn title(&self) -> String {
         format!("{}:{}", self.manifest.name, self.manifest.version)
@@ -75,6 +107,7 @@ impl Store {
         }
         Lease::sweep(&store.staging())?;
         Lease::sweep(&store.machines())?;
+        Kept::sweep(&store)?;
         Ok(store)
     }
 
@@ -111,7 +144,10 @@ impl Store {
     }
 
     /// The digests of all bundles, damaged ones too, in no order.
-    fn digests(&self) -> Result<Vec<Digest>> {
+    ///
+    /// # Errors
+    /// Where the store can not be read.
+    pub fn digests(&self) -> Result<Vec<Digest>> {
         let bundles = self.bundles();
         let failed = |e| Error::io(bundles.display(), e);
         let mut digests = Vec::new();
@@ -137,7 +173,7 @@ impl Store {
         let path = dir.join(MANIFEST);
         let damaged = |e: String| {
             Error::input(format!("{}: {e}", path.display()))
-                .hint(format!("the store is damaged there; remove it: imgrun rm {}", digest.hex()))
+                .hint(format!("imgrun verify --repair; or remove it: imgrun rm {}", digest.hex()))
         };
         let metadata = match path.metadata() {
             Ok(metadata) => metadata,
@@ -166,7 +202,7 @@ impl Store {
     }
 
     fn not_found(&self, reference: &str, all: &[Stored]) -> Error {
-        let error = Error::input(format!("no bundle named {reference:?} was imported"));
+        let error = Error::input(format!("no bundle named {reference:?} is here"));
         if Path::new(reference).exists() {
             return error.hint(format!("a file is named with its path: ./{reference}"));
         }
@@ -175,7 +211,7 @@ impl Store {
         titles.dedup();
         titles.truncate(LISTED_MAX);
         error.hint(match titles.as_slice() {
-            [] => "import one: imgrun import FILE".to_string(),
+            [] => "imgrun import FILE, or imgrun pull NAME from a catalog".to_string(),
             titles => format!("images here: {}", titles.join(", ")),
         })
     }
@@ -204,7 +240,12 @@ impl Store {
         self.home.join("bundles")
     }
 
-    fn staging(&self) -> PathBuf {
+    /// Where machines with a name are: see [`crate::kept`].
+    pub(crate) fn kept(&self) -> PathBuf {
+        self.home.join("kept")
+    }
+
+    pub(crate) fn staging(&self) -> PathBuf {
         self.home.join("staging")
     }
 }

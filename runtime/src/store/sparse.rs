@@ -1,8 +1,10 @@
 //! Writing a file with holes where its content is zero.
 
-use std::fs::{File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
+
+use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, fstatfs};
 
 use crate::{Error, Result};
 
@@ -11,11 +13,16 @@ const HOLE_BYTES: usize = 4096;
 
 const ZEROS: [u8; HOLE_BYTES] = [0; HOLE_BYTES];
 
+/// File systems on which `copy_file_range` shares blocks (statfs(2)): btrfs, XFS, bcachefs. XFS
+/// shares where it was made to; where not, the kernel copies.
+const SHARING: [i64; 3] = [0x9123_683e, 0x5846_5342, 0xca45_1a4e];
+
 /// A new file of a known length, which is written in pieces and in any order.
 #[derive(Debug)]
 pub(super) struct SparseFile {
     path: PathBuf,
     file: File,
+    shares: bool,
 }
 
 impl SparseFile {
@@ -26,7 +33,65 @@ impl SparseFile {
             Ok(file)
         };
         let file = create().map_err(|e| Error::io(path.display(), e))?;
-        Ok(SparseFile { path, file })
+        let shares = shares(&file);
+        Ok(SparseFile { path, file, shares })
+    }
+
+    /// One that somebody began before; its content is to be judged by whoever reads it.
+    pub(super) fn reopen(path: PathBuf, bytes: u64) -> Result<Self> {
+        let open = || {
+            if let Ok(metadata) = path.symlink_metadata()
+                && metadata.is_file()
+            {
+                fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+            }
+            let mut options = fs::OpenOptions::new();
+            let file = options.read(true).write(true).create(true).truncate(false).open(&path)?;
+            file.set_len(bytes)?;
+            Ok(file)
+        };
+        let file = open().map_err(|e| Error::io(path.display(), e))?;
+        let shares = shares(&file);
+        Ok(SparseFile { path, file, shares })
+    }
+
+    /// Whether anything was written in these bytes.
+    pub(super) fn is_hole(&self, at: u64, bytes: u64) -> bool {
+        match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
+            Ok(data) => data >= at + bytes,
+            Err(e) => e == rustix::io::Errno::NXIO,
+        }
+    }
+
+    /// Reads exactly `buffer`.
+    pub(super) fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<()> {
+        self.file.read_exact_at(buffer, at).map_err(|e| Error::io(self.path.display(), e))
+    }
+
+    /// Makes these bytes a hole again.
+    pub(super) fn punch(&self, at: u64, bytes: u64) -> Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&self.file, flags, at, bytes)
+            .map_err(|e| Error::io(self.path.display(), e.into()))
+    }
+
+    /// Whether [`SparseFile::share`] can work here.
+    pub(super) fn shares(&self) -> bool {
+        self.shares
+    }
+
+    /// Takes `bytes` bytes over from another file without copying them, where the file system can
+    /// do that: both then share the blocks. False where it can not; then nothing was taken.
+    pub(super) fn share(&self, from: &File, from_at: u64, at: u64, bytes: u64) -> bool {
+        let (mut from_at, mut to, end) = (from_at, at, at + bytes);
+        while self.shares && to < end {
+            let left = (end - to) as usize;
+            match copy_file_range(from, Some(&mut from_at), &self.file, Some(&mut to), left) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return false,
+            }
+        }
+        self.shares
     }
 
     /// Writes `bytes` at `at`, where nothing was written before.
@@ -52,6 +117,10 @@ impl SparseFile {
         };
         finish().map_err(|e| Error::io(self.path.display(), e))
     }
+}
+
+fn shares(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|stat| SHARING.contains(&(stat.f_type)))
 }
 
 /// How many bytes at the start of `buf`, which belongs at offset `at`, are blocks that are all zero

@@ -9,12 +9,11 @@ mod child;
 mod qemu;
 
 use std::fmt;
-use std::path::Path;
 
-use crate::Spec;
+use crate::{Spec, Upper};
 
 pub(crate) use child::{Child, Ends};
-pub(crate) use qemu::{PACKAGE, binary};
+pub(crate) use qemu::binary;
 
 /// Where a machine has a network, the VMM writes what the guest sends to this descriptor,
 pub(crate) const GUARD_OUT_FD: i32 = 900;
@@ -32,7 +31,7 @@ pub struct Launch {
 }
 
 /// What to start for `spec`, with the upper disk `upper` where there is one. Pure.
-pub fn launch(spec: &Spec, upper: Option<&Path>) -> Launch {
+pub fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
     qemu::launch(spec, upper)
 }
 

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use imgrun::retry::Failure;
 use imgrun::{Progress, Stage};
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
 
-use super::retry::Failure;
 use super::session::{STALL_TIMEOUT, Session, broken, content_length, header};
 use crate::cache::{Cache, Draft};
 use crate::oci::wire::Descriptor;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use bundle::Digest;
+use imgrun::retry::Failure;
 use imgrun::{Progress, Stage};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LINK, LOCATION};
 use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode, Url};
@@ -13,7 +14,6 @@ use tokio::runtime::Runtime;
 
 use super::super::reference::RegistryReference;
 use super::patiently;
-use super::retry::Failure;
 use super::session::{Session, accept_status, body, broken, header, send};
 use crate::oci::Access;
 use crate::oci::registries::Place;

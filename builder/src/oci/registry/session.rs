@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use imgrun::Progress;
+use imgrun::retry::{Failure, Tries, retry_after};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url, redirect};
@@ -20,7 +21,6 @@ use tokio::sync::OnceCell;
 
 use super::challenge::Challenge;
 use super::credentials::{Credentials, Login};
-use super::retry::{Failure, Tries, retry_after};
 use crate::oci::Access;
 use crate::oci::registries::{Place, Registries, is_loopback};
 use crate::{Error, Result};

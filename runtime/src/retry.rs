@@ -2,9 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use imgrun::Progress;
-
-use crate::{Error, Result};
+use crate::{Error, Progress, Result};
 
 /// Tries in a row that bring no progress, at most.
 const TRIES_MAX: u32 = 6;
@@ -25,8 +23,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 
 /// An error and whether another try may help.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) error: Error,
+pub struct Failure {
+    /// What happened.
+    pub error: Error,
     /// `None`: no other try. `Some(None)`: after our own waiting time.
     again: Option<Option<Duration>>,
     /// No server was reached.
@@ -35,12 +34,12 @@ pub(super) struct Failure {
 
 impl Failure {
     /// Another try may help, perhaps after the time that the server has named.
-    pub(super) fn passing(error: Error, after: Option<Duration>) -> Self {
+    pub fn passing(error: Error, after: Option<Duration>) -> Self {
         Failure { error, again: Some(after), unreached: false }
     }
 
     /// No server was reached; another try or two may help.
-    pub(super) fn unreached(error: Error) -> Self {
+    pub fn unreached(error: Error) -> Self {
         Failure { error, again: Some(None), unreached: true }
     }
 }
@@ -54,7 +53,7 @@ impl From<Error> for Failure {
 
 /// Counts the tries of one download.
 #[derive(Debug)]
-pub(super) struct Tries {
+pub struct Tries {
     in_a_row_max: u32,
     in_a_row: u32,
     in_all: u32,
@@ -69,7 +68,7 @@ impl Default for Tries {
 
 impl Tries {
     /// Those that a mirror gets.
-    pub(super) fn of_mirror() -> Self {
+    pub fn of_mirror() -> Self {
         Tries { in_a_row_max: TRIES_MIRROR_MAX, ..Self::default() }
     }
 
@@ -78,12 +77,7 @@ impl Tries {
     ///
     /// # Errors
     /// The failure's, where there is to be no other try.
-    pub(super) async fn wait(
-        &mut self,
-        failure: Failure,
-        came: u64,
-        progress: &Progress,
-    ) -> Result<()> {
+    pub async fn wait(&mut self, failure: Failure, came: u64, progress: &Progress) -> Result<()> {
         let why = failure.error.to_string();
         let wait = self.next(failure, came)?;
         progress.note(format!("trying again in {:.1} s: {why}", wait.as_secs_f32()));
@@ -120,7 +114,7 @@ impl Tries {
 }
 
 /// The header `Retry-After`: seconds or a date (RFC 9110, 10.2.3).
-pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));

@@ -13,6 +13,7 @@ mod job;
 mod kernel;
 mod key;
 mod lock;
+mod namespace;
 mod new;
 mod passphrase;
 mod place;
@@ -69,6 +70,8 @@ enum Verb {
     Lock(lock::Args),
     Completions(new::Completions),
     Man(new::Man),
+    #[command(hide = true)]
+    Namespace(namespace::Args),
     New(new::Args),
     Render(render::Args),
     Schema(new::Schema),
@@ -115,6 +118,7 @@ impl Cli {
             Verb::Kernel(args) => args.run(json, progress),
             Verb::Completions(args) => args.run(),
             Verb::Man(args) => args.run(),
+            Verb::Namespace(args) => return args.run(),
             Verb::New(args) => args.run(json, progress),
             Verb::Render(args) => args.run(progress),
             Verb::Schema(args) => args.run(),

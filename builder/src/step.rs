@@ -21,12 +21,15 @@ mod files;
 mod host;
 mod layer;
 mod machine;
+pub mod namespace;
 mod packages;
 mod shell;
 mod stage;
+mod todisk;
 mod unit;
+mod unpack;
 mod upper;
 mod view;
 
-pub use machine::{OnError, Secret};
+pub use machine::{Executor, OnError, Secret};
 pub use stage::{Difference, Outcome, Part, Seen, Site, Stage, Stages, Work};

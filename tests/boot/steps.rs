@@ -227,3 +227,41 @@ fn a_failing_command_shows_its_output_and_keeps_what_is_asked_for() {
     let left: Vec<_> = world.files("cache/machines/machines");
     assert_eq!(left, [""; 0]);
 }
+
+/// The same recipe in name spaces of this machine and in a machine of ours; and once more, every step
+/// executed again.
+#[test]
+fn both_executors_leave_the_same() {
+    let world = world();
+    repository_of_ours(&world);
+    world.write("token", "s3cr3t");
+    let changes = "rm -rf /usr/share/doc; mkdir /usr/share/doc; mv /usr/share/man /usr/share/handbook
+        ln /etc/issue /etc/issue.hard; chown 7:8 /usr/bin/cut; chmod 4711 /usr/bin/cut; mkfifo /var/fifo
+        rm /usr/bin/yes; mkdir /usr/bin/yes; cat /run/secrets/token | wc -c > /size; hostname > /name";
+    let more = format!("[[step]]\nrun = '''{changes}'''\nsecrets = [\"token\"]\n");
+    recipe(&world, &format!("{PACKAGES}{more}"));
+    let secret = ["--secret", "token=token"];
+    let machine = build(&world, &[&secret[..], &["-o", "machine"]].concat()).ok().text();
+    let rebuilt = |more: &[&str]| {
+        let mut command = command(&world, "verify");
+        command.args(["--rebuild", &machine, "--executor", "namespace"]).args(secret).args(more);
+        finish(command)
+    };
+    let same = rebuilt(&[]).ok().text();
+    assert!(same.starts_with("the same: sha256:"), "{same}");
+    let digest = world.run("sha256sum", [&machine]).ok().text();
+    assert_eq!(same.split(':').next_back(), digest.split(' ').next());
+
+    recipe(&world, "[[step]]\nrun = \"echo said; sleep 0.1; exit 9\"\n");
+    rebuilt(&[]).fails(3, "was not built of this text of t.toml");
+    let fails = |words: &str| {
+        let outcome = build(&world, &["--executor", "namespace"]).fails(7, words);
+        assert!(words.contains("longer") || outcome.stderr.contains("| said"), "{outcome:#?}");
+        assert!(!world.files("cache/images").iter().any(|f| f.starts_with(".img")));
+    };
+    fails("it ended with code 9");
+    recipe(&world, "[[step]]\nrun = \"echo said; kill -9 $$\"\n");
+    fails("signal 9 ended it");
+    recipe(&world, "[[step]]\nrun = \"sleep 1000\"\ntimeout = \"2s\"\n");
+    fails("it took longer than 2 s");
+}

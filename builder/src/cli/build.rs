@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use imgrun::{Progress, Result};
 use imgtool::Error;
 use imgtool::cache::Cache;
-use imgtool::step::OnError;
+use imgtool::step::{Executor, OnError};
 
 use super::inputs::{Inputs, read_secrets};
 use super::job::Job;
@@ -33,6 +33,26 @@ pub(crate) struct Args {
     /// When a step fails: leave nothing, keep what it wrote as a tar, or open a shell in it.
     #[arg(long, value_name = "WHAT", default_value = "clean")]
     on_error: OnErrorArg,
+    /// Where steps run: in a machine of ours, or in name spaces of this one, which is faster, needs root
+    /// and is for recipes that you trust. The image is the same.
+    #[arg(long, value_name = "WHERE", default_value = "machine")]
+    executor: ExecutorArg,
+}
+
+/// Where steps run.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ExecutorArg {
+    Machine,
+    Namespace,
+}
+
+impl From<ExecutorArg> for Executor {
+    fn from(arg: ExecutorArg) -> Executor {
+        match arg {
+            ExecutorArg::Machine => Executor::Machine,
+            ExecutorArg::Namespace => Executor::Namespace,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -55,6 +75,7 @@ impl Args {
             output: self.output,
             secrets,
             on_error: self.on_error.into(),
+            executor: self.executor.into(),
             anew: false,
         };
         for arch in arches {

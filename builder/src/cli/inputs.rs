@@ -11,7 +11,7 @@ use imgtool::inject::Agent;
 use imgtool::kernel::{self, BuiltKernel};
 use imgtool::recipe::Recipe;
 use imgtool::source::{self, Resolved};
-use imgtool::step::{OnError, Secret, Site, Stages};
+use imgtool::step::{Executor, OnError, Secret, Site, Stages};
 
 use super::access::Access;
 
@@ -139,6 +139,7 @@ impl Found {
             kernel: &self.kernel,
             environment: &self.environment,
             secrets,
+            executor: Executor::Machine,
             on_error,
             output,
             refresh,

@@ -11,7 +11,7 @@ use imgtool::pack::{Packed, pack};
 use imgtool::plan::Plan;
 use imgtool::recipe::Recipe;
 use imgtool::source::Layer;
-use imgtool::step::{OnError, Secret};
+use imgtool::step::{Executor, OnError, Secret};
 use imgtool::{Error, finished, lint};
 
 use super::inputs::Inputs;
@@ -25,6 +25,8 @@ pub(crate) struct Job {
     pub(crate) output: PathBuf,
     pub(crate) secrets: Vec<Secret>,
     pub(crate) on_error: OnError,
+    /// Where steps run.
+    pub(crate) executor: Executor,
     /// Every step is executed, whatever the cache has.
     pub(crate) anew: bool,
 }
@@ -67,6 +69,7 @@ impl Job {
         let refresh = self.inputs.refresh;
         let mut site = found.site(&self.secrets, self.on_error, &self.output, refresh);
         site.anew = self.anew;
+        site.executor = self.executor;
         let key = finished::key(recipe, &found.source, &found.stages, &site, &self.output);
         let key = lock.map_or(key, |(_, digest)| finished::locked(&key, &digest));
         if let Some(packed) = finished::find(&key, cache).filter(|_| !refresh && !self.anew) {

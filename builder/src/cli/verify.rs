@@ -9,6 +9,7 @@ use imgtool::inspect::diff;
 use imgtool::step::OnError;
 use imgtool::{Error, inspect};
 
+use super::build::ExecutorArg;
 use super::inputs::{Inputs, read_secrets};
 use super::job::Job;
 
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// Hold the rebuild to the recipe's lock, as the bundle's build was.
     #[arg(long)]
     locked: bool,
+    /// Where steps run again: a machine, or name spaces of this one, which needs root.
+    #[arg(long, value_name = "WHERE", default_value = "machine")]
+    executor: ExecutorArg,
     /// A secret for steps that name it, from a file.
     #[arg(long, value_name = "NAME=FILE")]
     secret: Vec<String>,
@@ -55,8 +59,8 @@ impl Args {
         let output = work.path().join("out");
         std::fs::create_dir(&output).map_err(|e| Error::io(output.display(), e))?;
         let secrets = read_secrets(&self.secret)?;
-        let on_error = OnError::Clean;
-        let job = Job { inputs: self.inputs, output, secrets, on_error, anew: true };
+        let (on_error, executor) = (OnError::Clean, self.executor.into());
+        let job = Job { inputs: self.inputs, output, secrets, on_error, executor, anew: true };
         let cache = Cache::of_user()?;
         let rebuilt = job.build(&recipe, arch, self.locked, &cache, progress)?;
         let same = rebuilt.digest == given.digest;

@@ -1,6 +1,11 @@
 //! Users and groups of the image, by its own files (`passwd(5)`, `group(5)`, `shadow(5)`,
 //! `subuid(5)`).
 
+use std::fs::File;
+use std::path::Path;
+
+use ext4::read::Reader;
+
 use crate::recipe::{Account, Owner, Put};
 use crate::{Error, Result};
 
@@ -40,6 +45,22 @@ pub(super) fn ids(view: &mut View, owner: &Owner) -> Result<(u32, u32)> {
         None => name.parse().ok(),
     };
     Ok((uid, gid.ok_or_else(|| nobody("group", name, GROUP))?))
+}
+
+/// The home and the numbers of `user[:group]` in the image `image`.
+pub(super) fn user(image: &Path, user: &str) -> Result<(String, (u32, u32))> {
+    let file = File::open(image).map_err(|e| Error::io(image.display(), e))?;
+    let reader = Reader::open(file).map_err(crate::inspect::failed(image))?;
+    let mut view = View::new(reader, None);
+    let (name, group) = match user.split_once(':') {
+        Some((name, group)) => (name.to_string(), Some(group.to_string())),
+        None => (user.to_string(), None),
+    };
+    let passwd = text(&mut view, PASSWD)?;
+    let line = passwd.lines().map(fields).find(|f| f[0] == name);
+    let home = line.and_then(|f| f.get(5).map(|home| home.to_string()));
+    let ids = ids(&mut view, &Owner { user: name, group })?;
+    Ok((home.unwrap_or_else(|| "/".to_string()), ids))
 }
 
 fn nobody(what: &str, name: &str, file: &str) -> Error {

@@ -17,10 +17,11 @@ use crate::cache::Cache;
 use crate::recipe::Command;
 use crate::{Error, Result, patience};
 
-use super::layer;
+use super::namespace::{self, Ending, Order};
 use super::shell;
 use super::stage::Site;
 use super::upper::{self, Placed};
+use super::{account, layer};
 
 /// Part of a stage's key: raised when a command finds another machine.
 pub(super) const PROCEDURE: u32 = 1;
@@ -53,6 +54,16 @@ pub enum OnError {
     Keep,
     /// A shell is opened in it first.
     Shell,
+}
+
+/// Where commands run. Both leave the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Executor {
+    /// In a machine of our own.
+    #[default]
+    Machine,
+    /// In name spaces of this machine: see [`super::namespace`].
+    Namespace,
 }
 
 /// A secret for commands.
@@ -101,10 +112,71 @@ impl Job<'_> {
     /// Runs the command and returns the disk with what it wrote.
     pub(super) fn run(&self, cache: &Cache, progress: &Progress, stage: &Stage) -> Result<File> {
         let secrets = self.secrets()?;
+        if self.site.executor == Executor::Namespace {
+            return self.in_namespace(&secrets, &cache.images(), stage);
+        }
         let store = Store::open(cache.dir().join("machines"))?;
         let spec = self.spec(&store, progress)?;
         let runtime = patience::runtime()?;
         patience::run(&runtime, self.session(&store, &spec, &secrets, stage))
+    }
+
+    /// The command in name spaces.
+    fn in_namespace(&self, secrets: &[&Secret], scratch: &Path, stage: &Stage) -> Result<File> {
+        let command = self.command;
+        let cwd = command.workdir.clone().unwrap_or_else(|| "/".to_string());
+        let mut order = Order::new(command.argv.clone(), self.variables(), cwd);
+        order.hostname = HOSTNAME.to_string();
+        order.secrets = secrets.iter().map(|s| (s.name.clone(), s.value.clone())).collect();
+        if command.network {
+            order.resolv_conf = Some(host_resolv_conf());
+        }
+        if let Some(user) = &command.user {
+            let (home, ids) = account::user(self.image, user)?;
+            order.env.insert(0, format!("HOME={home}"));
+            order.ids = ids;
+        }
+        let mut tail = Vec::new();
+        let said = |line: &str| {
+            tail.extend_from_slice(line.as_bytes());
+            tail.push(b'\n');
+            let excess = tail.len().saturating_sub(OUTPUT_BYTES_MAX);
+            tail.drain(..excess);
+        };
+        order.timeout = command.timeout;
+        let done = namespace::run(self.image, order, command.network, scratch, stage, said);
+        let (ending, disk) = done?;
+        let why = match ending {
+            Ending { timed_out: true, .. } => {
+                format!("it took longer than {}", time(command.timeout))
+            }
+            Ending { code: Some(0), .. } => return Ok(disk),
+            Ending { code: Some(code), .. } => format!("it ended with code {code}"),
+            Ending { signal, .. } => format!("signal {} ended it", signal.unwrap_or_default()),
+        };
+        let output = imgrun::printable(&tail);
+        let error = Error::guest(why);
+        let error = if output.is_empty() { error } else { error.detail(output) };
+        Err(match self.site.on_error {
+            OnError::Keep => self.kept(error, self.keep(disk)),
+            OnError::Clean | OnError::Shell => error,
+        })
+    }
+
+    /// All variables of the command's environment, the defaults first.
+    fn variables(&self) -> Vec<String> {
+        let default = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let mut all = vec![default.to_string(), "HOME=/root".to_string()];
+        all.extend(self.proxies());
+        all.extend(self.environment.iter().chain(&self.command.env).cloned());
+        all
+    }
+
+    /// What commands are told of proxies where they may use the network.
+    fn proxies(&self) -> Vec<String> {
+        let names = PROXIES.iter().filter(|_| self.command.network);
+        let told = |name: &&str| std::env::var(name).ok().map(|value| format!("{name}={value}"));
+        names.filter_map(told).collect()
     }
 
     fn secrets(&self) -> Result<Vec<&Secret>> {
@@ -150,8 +222,11 @@ impl Job<'_> {
         let mut placed =
             vec![Placed { path: "etc/hostname", content: format!("{HOSTNAME}\n").into_bytes() }];
         if self.command.network {
-            let content = format!("nameserver {NAMESERVER}\n").into_bytes();
-            placed.push(Placed { path: "etc/resolv.conf", content });
+            let text = match self.site.executor {
+                Executor::Machine => format!("nameserver {NAMESERVER}\n"),
+                Executor::Namespace => host_resolv_conf(),
+            };
+            placed.push(Placed { path: "etc/resolv.conf", content: text.into_bytes() });
         }
         placed
     }
@@ -241,6 +316,10 @@ impl Job<'_> {
             }
         }
         let kept = machine.shutdown().await.and_then(|()| self.keep(disk));
+        self.kept(error, kept)
+    }
+
+    fn kept(&self, error: Error, kept: Result<PathBuf>) -> Error {
         match kept {
             Ok(path) => error.hint(format!("what it wrote is kept in {}", path.display())),
             Err(e) => error.hint(format!("what it wrote can not be kept: {e}")),
@@ -254,6 +333,11 @@ impl Job<'_> {
         layer::keep(&path, |tar| upper::write(disk, base, &placed, self.epoch, tar))?;
         Ok(path)
     }
+}
+
+/// Who answers names for this machine.
+fn host_resolv_conf() -> String {
+    std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
 }
 
 fn time(time: Duration) -> String {

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 
 use super::host::HostTree;
 use super::layer::{self, Stored};
-use super::machine::{self, Job, OnError, Secret};
+use super::machine::{self, Executor, Job, OnError, Secret};
 use super::view::View;
 use super::{base, packages, upper};
 
@@ -111,6 +111,8 @@ pub struct Site<'s> {
     pub environment: &'s [String],
     /// Secrets that were given.
     pub secrets: &'s [Secret],
+    /// Where commands run.
+    pub executor: Executor,
     /// What to do when a command fails.
     pub on_error: OnError,
     /// Where to keep what a failed command wrote.

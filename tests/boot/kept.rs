@@ -21,7 +21,9 @@ impl Machines {
         let image = image("debian-micro");
         let beside = std::fs::read_dir(image.parent().unwrap()).unwrap().flatten();
         let kernel = beside.map(|entry| entry.path()).find(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("micro-6.1-"))
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let end = format!("-{}.tar.zst", std::env::consts::ARCH);
+            name.starts_with("micro-6.1-") && name.ends_with(&end)
         });
         for file in [kernel.expect("its kernel is beside it"), image] {
             world.imgrun(["import", "-q", &file.display().to_string()]).ok();

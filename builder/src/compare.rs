@@ -5,9 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use bundle::{
-    Arch, Database, Digest, Form, Frame, Kind, Manifest, Outline, Piece, ROOTFS, Reference,
-};
+use bundle::{Arch, Database, Digest, Frame, Kind, Manifest, Outline, Piece, ROOTFS, Reference};
 use imgrun::{Progress, Unit, interrupt};
 use serde::Serialize;
 use tempfile::NamedTempFile;
@@ -150,12 +148,8 @@ impl Opened {
         let size = file.ok_or_else(|| Error::input(format!("{about}: it is no image")))?.size;
         draft.as_file().set_len(size).map_err(failed)?;
         let stage = progress.stage(format!("unpack {about}"), Unit::Bytes, Some(size));
-        let fetch = |index: usize, _: Form, buffer: &mut Vec<u8>| {
-            let piece = &self.outline.pieces()[index];
-            buffer.resize(piece.frame.packed_bytes() as usize, 0);
-            let read = self.file.read_exact_at(buffer, piece.packed_at);
-            read.map_err(|e| Error::io(&about, e))?;
-            Ok(Form::Packed)
+        let read = |buffer: &mut [u8], at: u64| {
+            self.file.read_exact_at(buffer, at).map_err(|e| Error::io(&about, e))
         };
         let put = |piece: &Piece, raw: &[u8]| {
             interrupt::check()?;
@@ -166,7 +160,7 @@ impl Opened {
             }
         };
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        self.outline.assemble(threads, fetch, put)?;
+        self.outline.unpack(threads, read, put)?;
         stage.finish(Unit::Bytes.amount(size));
         Ok(draft)
     }

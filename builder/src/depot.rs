@@ -12,7 +12,7 @@ use std::path::Path;
 
 use imgrun::Stage;
 use imgrun::catalog::Entry;
-use imgrun::depot::{Depot, Directory};
+use imgrun::depot::{Chunked, Depot, Directory};
 
 use crate::{Error, Result, oci};
 
@@ -139,5 +139,5 @@ pub fn open_to_read(address: &str) -> Result<Box<dyn Depot>> {
         return imgrun::depot::open(address);
     }
     let depot: Box<dyn Depot> = open(address)?;
-    Ok(depot)
+    Ok(Box::new(Chunked::new(depot)))
 }

@@ -24,8 +24,10 @@
 //! draft   a packed file, checked      commit  the steps 2 to 4        owner  roots: init, rotate
 //! upload  the plan and step 1         head    where the numbers end   prune  what nobody needs
 //! tested  which results count     succession  keys that are lost
+//! chunked in pieces: only what is new is uploaded
 //! ```
 
+mod chunked;
 mod commit;
 mod draft;
 mod head;

@@ -24,6 +24,9 @@
 //!    future on the way here does the same. If this process is killed, the kernel kills the VMM,
 //!    and the next [`Store::open`] removes the directory.
 //!
+//! Machines with a name stay ([`kept`]): each has a process of its own, the [`Supervisor`], whose
+//! socket passes the agent's protocol on, so a client's [`Guest`] is the same as the owner's.
+//!
 //! The guest is never trusted: what it sends is checked and bounded, and what it says is made
 //! harmless before it is shown. This library prints nothing; what it has to say while it works
 //! goes to a [`Progress`].
@@ -80,6 +83,7 @@ pub mod tuf;
 mod vmm;
 
 pub use accel::{AccelChoice, Decision, RING0_RATE_MIN, choose as choose_accel};
+pub use agent::copy::Copied;
 pub use agent::{Exec, Exit, FaultCode, Status, Terminal};
 pub use cancel::Cancel;
 pub use console::printable;

@@ -97,6 +97,11 @@ fn a_machine_with_a_name_stays_and_keeps_what_it_has_written() {
         (Some(3), "web".into(), "err\n")
     );
     assert_eq!(machines.imgrun("exec -q web -- /no/such").code, Some(127));
+    let stats: Value = serde_json::from_str(&machines.imgrun("stats --json").ok().text()).unwrap();
+    assert_eq!(stats[0]["name"], "web");
+    let supervisor = stats[0]["supervisor_bytes"].as_u64().unwrap();
+    assert!((1 << 20..32 << 20).contains(&supervisor), "{stats}");
+    assert!(stats[0]["memory_bytes"].as_u64().unwrap() > 32 << 20, "{stats}");
     // Only this user can connect.
     let socket = machines.directory("web").join("socket").metadata().unwrap();
     assert!(socket.file_type().is_socket());
@@ -134,6 +139,11 @@ fn a_detached_command_has_a_log_and_its_end_is_the_machines() {
     assert_eq!(log, "out\nerr\nlate");
     let ps = machines.ps();
     assert_eq!((&ps[0]["running"], &ps[0]["end"]["code"]), (&false.into(), &7.into()));
+    // Its disk is as large as it was asked for.
+    let args = ["run", "-q", "--upper-size", "100M", "debian-micro", "--", "df", "-BM", "/"];
+    let df = machines.world.imgrun(args).ok().text();
+    let size = df.lines().nth(1).unwrap().split_whitespace().nth(1).unwrap();
+    assert!((80..=100).contains(&size.trim_end_matches('M').parse::<u32>().unwrap()), "{df}");
     let console = machines.imgrun(&format!("console {name}")).ok().text();
     assert!(console.contains("Restarting system"), "{console}");
 
@@ -169,6 +179,43 @@ fn clients_share_a_machine_and_one_that_is_killed_takes_only_its_own() {
     within(Duration::from_secs(20), "its command's end", || !sleeps());
     let output = stays.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "still here\n");
+}
+
+#[test]
+fn files_go_in_and_out_as_they_are() {
+    let machines = Machines::new();
+    machines.imgrun("run -q -d --name files debian-micro").ok();
+    let world = &machines.world;
+    let make = "mkdir -p t/sub && cd t && printf 'a\\0b' >sub/bytes && chmod 640 sub/bytes &&
+        touch -d 2001-02-03 sub/bytes && ln -s ../no/where link && mkfifo fifo &&
+        truncate -s 300M sparse && echo end >>sparse && chmod 711 sub";
+    world.run("sh", ["-c", make]).ok();
+    let copied = machines.imgrun("cp --json t files:/srv").ok();
+    assert_eq!(copied.text(), r#"{"bytes":7,"entries":5,"passed_over":1}"#, "{copied:#?}");
+    // Once more, into what is there.
+    machines.imgrun("cp t files:/srv").ok();
+    machines.sh("files", "chmod 4755 /srv/t/sub/bytes; chown 7 /srv/t/sub/bytes").ok();
+    machines.imgrun("cp files:/srv/t back").ok();
+    let list = "cd $0 && find . -mindepth 1 ! -name fifo -printf '%P %y %m %s %T@ %l\\n' | sort";
+    let list = |tree: &str| world.run("sh", ["-c", list, tree]).ok().text();
+    assert_eq!(list("back"), list("t").replace("sub/bytes f 640", "sub/bytes f 755"));
+    world.run("cmp", ["t/sparse", "back/sparse"]).ok();
+    let blocks = world.run("stat", ["-c", "%b", "back/sparse"]).ok().text();
+    assert!(blocks.parse::<u64>().unwrap() < 100, "{blocks} blocks");
+
+    // What went wrong is said by the side that knows it.
+    machines.imgrun("cp files:/no/such x").fails(7, "/no/such: No such file or directory");
+    machines.imgrun("cp nothing files:/srv").fails(3, "nothing: No such file or directory");
+    machines.imgrun("cp t files:/no/such/place").fails(7, "/no/such: No such file or directory");
+    machines.imgrun("cp files:/srv/t no/such").fails(6, "no/such");
+    machines.imgrun("cp t back").fails(2, "MACHINE:PATH");
+    machines.imgrun("cp -u nobody t files:/root").fails(7, "Permission denied");
+    // A guest that sends something else.
+    let lie = "printf '#!/bin/sh\\nyes\\n' >/tmp/liar && chmod +x /tmp/liar &&
+        mount --bind /tmp/liar /usr/lib/imgtool/imgagent";
+    machines.sh("files", lie).ok();
+    machines.imgrun("cp files:/srv/t liar").fails(7, "the guest sent what is not allowed");
+    assert!(!world.path("liar").exists());
 }
 
 #[test]

@@ -89,3 +89,28 @@ fn what_fails_a_test_is_said_and_not_published() {
     broken.fails(2, "1 MiB of memory");
     imgtool(&world, &["publish", &image, "--to", &store]).fails(3, "it was not tested");
 }
+
+/// The runtime knows nothing of pieces, and does not have to.
+#[test]
+fn what_is_published_in_pieces_is_pulled_and_runs() {
+    let world = World::new();
+    let images = image("debian-minimal").parent().unwrap().to_path_buf();
+    let files =
+        fs::read_dir(images).unwrap().flatten().map(|entry| entry.path().display().to_string());
+    let wanted = |path: &String| {
+        let ours = path.contains("/generic-6.1-") || path.contains("/debian-minimal-");
+        ours && path.ends_with(".tar.zst")
+    };
+    let bundles: Vec<String> = files.filter(wanted).collect();
+    let store = format!("file:{}", world.path("store").display());
+    imgtool(&world, &["key", "new", "me", "--no-passphrase"]).ok();
+    imgtool(&world, &["catalog", "init", &store, "--key", "me"]).ok();
+    let mut publish = vec!["publish", "--to", &store, "--chunked", "--untested"];
+    publish.extend(bundles.iter().map(String::as_str));
+    imgtool(&world, &publish).ok();
+    let kept = world.files("store/targets");
+    assert!(!kept.iter().any(|file| file.ends_with(".tar.zst")), "{kept:?}");
+    world.imgrun(["pull", "debian-minimal", "--from", &store, "--root", "root.json"]).ok();
+    let text = world.imgrun(["run", "-q", "debian-minimal", "--", "echo", "whole"]).ok().text();
+    assert_eq!(text, "whole");
+}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use imgrun::{Progress, Result, Unit};
+use imgrun::{Error, Progress, Result, Unit};
 use imgtool::publish::{Action, Draft, Item, Options};
 
 use super::place::Sign;
@@ -38,6 +38,10 @@ pub(crate) struct PublishOptions {
     /// Publish bundles that were not tested.
     #[arg(long)]
     untested: bool,
+    /// Upload only what the store has not got of earlier versions. Such a bundle is in pieces there,
+    /// which imgrun reads as if it were whole; other TUF clients see it listed and do not find it.
+    #[arg(long)]
+    chunked: bool,
     /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -61,6 +65,10 @@ impl PublishOptions {
         json: bool,
         progress: &Progress,
     ) -> Result<()> {
+        if self.chunked && store.starts_with("oci:") {
+            return Err(Error::usage("--chunked: a registry keeps whole bundles only")
+                .hint("file: and s3: keep them in pieces"));
+        }
         let mut drafts = Vec::new();
         for file in &bundles {
             let size = std::fs::metadata(file).map_or(0, |m| m.len());
@@ -70,7 +78,7 @@ impl PublishOptions {
             stage.finish(draft.entry.digest.short());
             drafts.push(draft);
         }
-        let options = Options { untested: self.untested };
+        let options = Options { untested: self.untested, chunked: self.chunked };
         let (items, version) = if self.dry_run {
             (self.sign.planner(store, progress, |planner| planner.plan(drafts, options))?, None)
         } else {

@@ -5,7 +5,7 @@ use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use bundle::{Digest, Form, HashingReader, Manifest, Outline};
+use bundle::{Digest, HashingReader, Manifest, Outline};
 use imgrun::catalog::{About, Entry};
 use imgrun::interrupt;
 use imgrun::tuf::time;
@@ -53,15 +53,12 @@ impl Draft {
 
 /// Decompresses and checks every frame.
 fn check(outline: &Outline, packed: &File) -> Result<()> {
-    let fetch = |index: usize, _: Form, buffer: &mut Vec<u8>| {
+    let read = |buffer: &mut [u8], at: u64| {
         interrupt::check()?;
-        let piece = &outline.pieces()[index];
-        buffer.resize(piece.frame.packed_bytes() as usize, 0);
-        packed.read_exact_at(buffer, piece.packed_at).map_err(|e| Error::io("read", e))?;
-        Ok(Form::Packed)
+        packed.read_exact_at(buffer, at).map_err(|e| Error::io("read", e))
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    outline.assemble(threads.min(THREADS_MAX), fetch, |_, _| Ok::<(), Error>(()))
+    outline.unpack(threads.min(THREADS_MAX), read, |_, _| Ok::<(), Error>(()))
 }
 
 fn entry(manifest: &Manifest, json: &[u8], digest: Digest, size: u64) -> Entry {

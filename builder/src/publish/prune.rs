@@ -78,6 +78,7 @@ impl Publisher<'_> {
             .collect();
         let old = |file: &Listed| file.modified + keep.unused_seconds <= time::now();
         let mut files = self.depot.list(&format!("{TARGETS}/"))?;
+        let named = self.with_chunks(named, &files, &old)?;
         files.retain(|file| old(file) && !named.contains(&file.key));
         let versions = BTreeMap::from([
             (Role::Targets, heads.targets.signed.as_ref().map_or(0, |t| t.version)),
@@ -95,6 +96,26 @@ impl Publisher<'_> {
         let metadata = self.depot.list(&format!("{METADATA}/"))?;
         files.extend(metadata.into_iter().filter(|file| old(file) && superseded(file)));
         Ok(files)
+    }
+}
+
+impl Publisher<'_> {
+    /// `named` and what those of them need that are in pieces; also those in pieces that are too
+    /// young to be judged.
+    fn with_chunks(
+        &self,
+        named: BTreeSet<String>,
+        files: &[Listed],
+        old: &dyn Fn(&Listed) -> bool,
+    ) -> Result<BTreeSet<String>> {
+        let mut all = named.clone();
+        for file in files {
+            let Some(key) = file.key.strip_suffix(".chunks") else { continue };
+            if named.contains(key) || !old(file) {
+                all.extend(self.chunk_keys(key)?);
+            }
+        }
+        Ok(all)
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Item {
     pub draft: Draft,
     /// What has to happen.
     pub action: Action,
+    /// Whether it goes up in pieces.
+    pub chunked: bool,
 }
 
 /// What a publication is asked for.
@@ -39,6 +41,8 @@ pub struct Item {
 pub struct Options {
     /// Publish bundles without tests that passed.
     pub untested: bool,
+    /// Upload only the frames that the depot has not got: see [`imgrun::depot::Chunked`].
+    pub chunked: bool,
 }
 
 /// What a publication did.
@@ -63,7 +67,7 @@ impl Publisher<'_> {
         let entries: Vec<Entry> = drafts.iter().map(|d| d.entry.clone()).collect();
         merge(&base, &entries)?;
         let item = |draft: Draft| {
-            let there = self.depot.size(&draft.entry.key())?;
+            let there = self.reader().size(&draft.entry.key())?;
             let listed = base.iter().any(|e| covers(e, &draft.entry));
             let action = match (there, listed) {
                 (None, _) => Action::Upload,
@@ -71,7 +75,7 @@ impl Publisher<'_> {
                 (Some(_), false) => Action::List,
                 (Some(_), true) => Action::Nothing,
             };
-            Ok(Item { draft, action })
+            Ok(Item { draft, action, chunked: options.chunked })
         };
         drafts.into_iter().map(item).collect()
     }
@@ -84,7 +88,7 @@ impl Publisher<'_> {
     /// is not what went up, or keys are missing.
     pub fn publish(&self, items: Vec<Item>) -> Result<Report> {
         for item in items.iter().filter(|item| item.action != Action::Nothing) {
-            self.upload(&item.draft)?;
+            self.upload(item)?;
             self.read_back(&item.draft)?;
         }
         let entries: Vec<Entry> = items.iter().map(|i| i.draft.entry.clone()).collect();
@@ -92,8 +96,8 @@ impl Publisher<'_> {
         let catalog = self.commit(&|targets| change(targets, &entries))?;
         // A prune that ran meanwhile may have taken what nothing named yet.
         for item in &items {
-            if self.depot.size(&item.draft.entry.key())?.is_none() {
-                self.upload(&item.draft)?;
+            if !self.has_objects(&item.draft.entry)? {
+                self.upload_whole(&item.draft)?;
             }
         }
         self.depot.announce(&catalog.entries, &entries)?;
@@ -108,7 +112,18 @@ impl Publisher<'_> {
             .hint("nothing is ever overwritten: remove that file, then publish again")
     }
 
-    fn upload(&self, draft: &Draft) -> Result<()> {
+    fn upload(&self, item: &Item) -> Result<()> {
+        match item.action {
+            Action::List | Action::Nothing => return Ok(()),
+            Action::Upload if !item.chunked => return self.upload_whole(&item.draft),
+            Action::Upload => {}
+        }
+        let heads = self.heads()?;
+        let published = heads.targets.signed.as_ref().map(imgrun::catalog::entries).transpose()?;
+        self.upload_chunks(&item.draft, &published.unwrap_or_default())
+    }
+
+    fn upload_whole(&self, draft: &Draft) -> Result<()> {
         let Draft { file, entry, .. } = draft;
         let stage =
             self.progress.stage(format!("upload {}", entry.path()), Unit::Bytes, Some(entry.size));
@@ -124,7 +139,7 @@ impl Publisher<'_> {
         let entry = &draft.entry;
         let title = format!("read back {}", entry.path());
         let stage = self.progress.stage(title, Unit::Bytes, Some(entry.size));
-        entry.fetch(self.depot, &mut Counted(&stage)).map_err(|e| match e.class() {
+        entry.fetch(&self.reader(), &mut Counted(&stage)).map_err(|e| match e.class() {
             Class::Trust => self.damaged(draft),
             _ => e,
         })?;

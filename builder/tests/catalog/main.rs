@@ -2,6 +2,7 @@
 //! programs say.
 
 mod attacks;
+mod chunked;
 mod contract;
 mod judges;
 mod kills;

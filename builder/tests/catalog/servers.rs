@@ -70,6 +70,23 @@ impl Server {
         Self::start(port, &mut command)
     }
 
+    /// A whole Ceph for its object gateway, with its state in `dir`.
+    pub(crate) fn ceph(dir: &Path) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        let (port, monitor) = (free_port(), free_port());
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/judge/ceph");
+        let mut command = Command::new(script);
+        command.arg(dir).args([port.to_string(), monitor.to_string(), LOGIN[0].1.to_string()]);
+        let mut server = Self::start(port, &mut command);
+        let began = Instant::now();
+        while !dir.join("ready").exists() {
+            assert!(began.elapsed() < 2 * START_MAX, "Ceph makes no user");
+            assert_eq!(server.child.try_wait().unwrap(), None, "Ceph ended");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        server
+    }
+
     /// Debian's registry, over `dir`.
     pub(crate) fn registry(dir: &Path) -> Self {
         let port = free_port();
@@ -108,6 +125,6 @@ impl Server {
     }
 }
 
-/// What s3rver wants; moto takes any.
+/// What s3rver wants and Ceph is told; moto takes any.
 pub(crate) const LOGIN: [(&str, &str); 2] =
     [("AWS_ACCESS_KEY_ID", "S3RVER"), ("AWS_SECRET_ACCESS_KEY", "S3RVER")];

@@ -120,6 +120,18 @@ impl World {
 
     /// An image's, for the kernel in `kernel`.
     pub(crate) fn image(&self, name: &str, version: &str, kernel: &Path) -> PathBuf {
+        let rootfs = format!("rootfs.ext4 of {name} {version} x86_64\n");
+        self.image_of(name, version, kernel, rootfs.as_bytes())
+    }
+
+    /// One with this root file system.
+    pub(crate) fn image_of(
+        &self,
+        name: &str,
+        version: &str,
+        kernel: &Path,
+        rootfs: &[u8],
+    ) -> PathBuf {
         let kernel = Draft::read(kernel).unwrap().entry;
         let manifest = json!({
             "schema": bundle::SCHEMA, "kind": "image", "name": name, "version": version,
@@ -127,21 +139,26 @@ impl World {
             "recipe": Digest::of(name), "tool": "tests", "boot": { "init": "agent" },
             "kernel": { "name": kernel.name, "version": kernel.version, "digest": kernel.digest },
         });
-        self.pack(manifest, &["rootfs.ext4", "sbom.spdx.json"])
+        self.pack_of(manifest, &[("rootfs.ext4", rootfs), ("sbom.spdx.json", b"{}\n")])
     }
 
     fn pack(&self, manifest: Value, files: &[&str]) -> PathBuf {
+        let text = |file: &&str| {
+            let of = |key: &str| manifest[key].as_str().unwrap().to_string();
+            format!("{file} of {} {} {}\n", of("name"), of("version"), of("arch"))
+        };
+        let texts: Vec<String> = files.iter().map(text).collect();
+        let files = files.iter().zip(&texts).map(|(file, text)| (*file, text.as_bytes()));
+        self.pack_of(manifest.clone(), &files.collect::<Vec<_>>())
+    }
+
+    fn pack_of(&self, manifest: Value, files: &[(&str, &[u8])]) -> PathBuf {
         let manifest: Manifest = serde_json::from_value(manifest).unwrap();
         fs::create_dir_all(self.path("bundles")).unwrap();
         let path = self.path("bundles").join(manifest.file_name());
         let file = fs::File::create(&path).unwrap();
-        let (name, version, arch) = (&manifest.name, &manifest.version, manifest.arch);
-        let texts: Vec<String> =
-            files.iter().map(|file| format!("{file} of {name} {version} {arch}\n")).collect();
-        let contents = files
-            .iter()
-            .zip(&texts)
-            .map(|(file, text)| Content::new(*file, text.as_bytes(), text.len() as u64));
+        let files = files.iter();
+        let contents = files.map(|(file, bytes)| Content::new(*file, *bytes, bytes.len() as u64));
         let contents = contents.collect();
         let packing = Packing { level: 1, average_bytes: 256 << 10, threads: 1 };
         bundle::pack(manifest, contents, file, &packing, |_| {}).unwrap();
@@ -204,7 +221,10 @@ impl Repository {
     /// Publishes a kernel.
     pub(crate) fn publish(&self, name: &str, version: &str) {
         let draft = Draft::read(&self.world.kernel(name, version)).unwrap();
-        self.publish_by(|p| p.publish(p.plan(vec![draft], Options { untested: true })?)).unwrap();
+        self.publish_by(|p| {
+            p.publish(p.plan(vec![draft], Options { untested: true, chunked: false })?)
+        })
+        .unwrap();
     }
 
     /// What the reader believes now.

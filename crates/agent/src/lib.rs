@@ -34,6 +34,11 @@
 //! many more, and may be given in advance to widen the window. Nobody ever has to buffer more than
 //! what it has given credit for. The empty frame at a stream's end needs no credit.
 //!
+//! # Files
+//!
+//! They are copied by commands, too: the agent's own program sends and receives [`copy`]'s stream
+//! as its standard output and input. An agent that knows nothing of that says so and ends.
+//!
 //! # When things go wrong
 //!
 //! An agent that loses the frame boundaries kills the session's commands, says `Error` on control
@@ -42,6 +47,7 @@
 //! down sends no `Exit` for what still ran: the end of the machine is the end of its channels.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod copy;
 mod error;
 mod exec;
 mod frame;

@@ -71,6 +71,27 @@ impl Outline {
     }
 }
 
+impl Outline {
+    /// As [`Outline::assemble`], with every frame from the packed file itself: `read(buffer, at)`
+    /// fills `buffer` with its bytes from `at` on.
+    ///
+    /// # Errors
+    /// As [`Outline::assemble`], and those of `read`.
+    pub fn unpack<E: From<Error> + Send>(
+        &self,
+        threads: usize,
+        read: impl Fn(&mut [u8], u64) -> Result<(), E> + Sync,
+        put: impl Fn(&Piece, &[u8]) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        let fetch = |index: usize, _: Form, buffer: &mut Vec<u8>| {
+            let piece = &self.pieces()[index];
+            buffer.resize(piece.frame.packed_bytes() as usize, 0);
+            read(buffer, piece.packed_at).map(|()| Form::Packed)
+        };
+        self.assemble(threads, fetch, put)
+    }
+}
+
 /// One thread's memory.
 pub(crate) struct Buffers {
     decoder: Decompressor<'static>,

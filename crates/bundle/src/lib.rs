@@ -62,6 +62,7 @@
 
 mod arch;
 mod assemble;
+mod chunks;
 mod cut;
 mod digest;
 mod error;
@@ -77,6 +78,7 @@ mod zstd_frame;
 
 pub use arch::Arch;
 pub use assemble::Form;
+pub use chunks::{Bytes, CHUNKS_BYTES_MAX, Chunks, Known};
 pub use digest::{Digest, Hasher, HashingReader, HashingWriter};
 pub use error::{Error, Result};
 pub use manifest::{

@@ -175,23 +175,59 @@ impl Outline {
 
     /// Compares all that is in no data frame with the packed `file`.
     fn compare(&self, file: &mut (impl Read + Seek)) -> Result<()> {
+        self.each_fixed(&mut |at, fixed| {
+            let bytes = fixed.into_bytes();
+            match read_at(file, at, bytes.len() as u64)? {
+                found if found == bytes => Ok(()),
+                _ => Err(Error::format(format!("what follows byte {at} is not what it must be"))),
+            }
+        })
+    }
+
+    /// Tells `see` all that is in no data frame, in order, and where in the packed file it is.
+    pub(crate) fn each_fixed(&self, see: &mut dyn FnMut(u64, Fixed) -> Result<()>) -> Result<()> {
         let mut at = 0;
-        let mut same = |at: u64, bytes: Vec<u8>| match read_at(file, at, bytes.len() as u64)? {
-            found if found == bytes => Ok(at + bytes.len() as u64),
-            _ => Err(Error::format(format!("what follows byte {at} is not what it must be"))),
+        let mut tell = |at: u64, fixed: Fixed| {
+            let end = at + fixed.packed_bytes();
+            see(at, fixed).map(|()| end)
         };
-        at = same(at, head(&self.json)?)?;
+        at = tell(at, Fixed::Bytes(head(&self.json)?))?;
         let mut pieces = self.pieces.iter().peekable();
         for index in 0..=self.manifest.files.len() {
-            at = same(at, stored(&glue(&self.manifest.files, index)?))?;
+            at = tell(at, Fixed::Bytes(stored(&glue(&self.manifest.files, index)?)))?;
             while let Some(piece) = pieces.next_if(|piece| piece.file == index) {
                 at = match piece.frame {
-                    Frame::Zero { raw_bytes } => same(at, zeros(u64::from(raw_bytes)))?,
+                    Frame::Zero { raw_bytes } => tell(at, Fixed::Zeros(raw_bytes))?,
                     Frame::Data { packed_bytes, .. } => at + u64::from(packed_bytes),
                 };
             }
         }
-        same(at, self.tail()).map(|_| ())
+        tell(at, Fixed::Bytes(self.tail())).map(|_| ())
+    }
+}
+
+/// What is in no data frame.
+#[derive(Clone, Debug)]
+pub(crate) enum Fixed {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// The frame of a hole of so many bytes: it may be long, and is made when it is needed.
+    Zeros(u32),
+}
+
+impl Fixed {
+    pub(crate) fn packed_bytes(&self) -> u64 {
+        match self {
+            Fixed::Bytes(bytes) => bytes.len() as u64,
+            Fixed::Zeros(raw_bytes) => Frame::Zero { raw_bytes: *raw_bytes }.packed_bytes(),
+        }
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Fixed::Bytes(bytes) => bytes,
+            Fixed::Zeros(raw_bytes) => zeros(u64::from(raw_bytes)),
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use super::session::{Outcome, Streams, attach};
 use super::tty::{self, RawTerminal};
 use super::{Shell, fail, say};
 
+/// An upper disk: a file system needs some room for itself, and ext4 ends at 16 TiB.
+const UPPER_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=16 << 40;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct CommandArgs {
     /// Pass standard input (done by itself where it is not a terminal)
@@ -191,9 +194,33 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     time.filter(|t| !t.is_zero()).ok_or_else(|| "out of range".to_string())
 }
 
+/// `500M`, `20G`, `1T`: bytes.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = number.parse().map_err(|_| "a whole number and M, G or T".to_string())?;
+    let bytes: u64 = match unit {
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        "T" => 1 << 40,
+        _ => return Err(format!("{unit:?} is no unit of size; M, G and T are")),
+    };
+    let size = number.checked_mul(bytes);
+    size.filter(|size| UPPER_BYTES.contains(size)).ok_or_else(|| "16M to 16T are allowed".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("500M"), Ok(500 << 20));
+        assert_eq!(size("16T"), Ok(16 << 40));
+        for bad in ["", "5", "G", "1.5G", "8M", "17T", "99999999999T", "-1G"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn durations_have_units() {

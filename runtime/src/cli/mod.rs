@@ -1,6 +1,7 @@
 //! The command line: one verb, one file.
 
 mod command;
+mod cp;
 mod create;
 mod doctor;
 mod exec;
@@ -17,6 +18,7 @@ mod pull;
 mod rm;
 mod run;
 mod session;
+mod stats;
 mod stdio;
 mod supervise;
 mod sync;
@@ -67,9 +69,11 @@ enum Verb {
     Kill(lifecycle::Kill),
     Exec(exec::Args),
     Shell(exec::ShellArgs),
+    Cp(cp::Args),
     Logs(logs::Logs),
     Console(logs::Console),
     Ps(ps::Args),
+    Stats(stats::Args),
     Supervise(supervise::Args),
     Pull(pull::Args),
     Sync(sync::Args),
@@ -167,8 +171,10 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Stop(args) => args.run(&mut shell).await,
         Verb::Restart(args) => args.run(&mut shell).await,
         Verb::Kill(args) => args.run(&mut shell).await,
+        Verb::Cp(args) => args.run(&mut shell).await,
         Verb::Logs(args) => args.run(&mut shell).await,
         Verb::Console(args) => args.run(&mut shell).await,
+        Verb::Stats(args) => args.run(&mut shell).await,
         Verb::Ps(args) => args.run(&mut shell).await,
         Verb::Pull(args) => args.run(&mut shell).await,
         Verb::Sync(args) => args.run(&mut shell).await,

@@ -1,6 +1,5 @@
 //! `imgrun ps`
 
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
 use imgrun::Result;
@@ -38,7 +37,7 @@ impl Args {
         for (kept, running) in &rows {
             let intent = &kept.intent;
             let memory = indicatif::HumanBytes(u64::from(intent.memory_mib) << 20).to_string();
-            let written = indicatif::HumanBytes(written_bytes(kept)).to_string();
+            let written = indicatif::HumanBytes(kept.written_bytes()).to_string();
             let status = status(kept, *running);
             let (name, cpus) = (kept.name.to_string(), intent.cpus.to_string());
             let age = format!("{} ago", indicatif::HumanDuration(age(intent.created_unix_s)));
@@ -73,12 +72,6 @@ fn age(created_unix_s: u64) -> Duration {
     SystemTime::now().duration_since(created).unwrap_or_default()
 }
 
-/// What its disk takes on ours.
-fn written_bytes(kept: &Kept) -> u64 {
-    const BLOCK_BYTES: u64 = 512;
-    kept.upper().metadata().map_or(0, |m| m.blocks() * BLOCK_BYTES)
-}
-
 fn object(kept: &Kept, running: bool) -> Value {
     let intent = &kept.intent;
     json!({
@@ -86,7 +79,7 @@ fn object(kept: &Kept, running: bool) -> Value {
         "digest": intent.image, "kernel": intent.kernel_title, "accel": intent.accel,
         "cpus": intent.cpus, "memory_mib": intent.memory_mib, "network": intent.network,
         "ports": intent.forwards, "hostname": intent.hostname, "removed_at_end": intent.remove,
-        "created_unix_s": intent.created_unix_s, "written_bytes": written_bytes(kept),
+        "created_unix_s": intent.created_unix_s, "written_bytes": kept.written_bytes(),
         "end": kept.end().filter(|_| !running),
     })
 }

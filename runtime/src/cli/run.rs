@@ -14,7 +14,7 @@ use imgrun::{
 };
 use serde_json::json;
 
-use super::command::{CommandArgs, Done, Failure, conclude, duration, millis, session};
+use super::command::{CommandArgs, Done, Failure, conclude, duration, millis, session, size};
 use super::session::Outcome;
 use super::{Shell, say, supervise, tty};
 
@@ -40,6 +40,9 @@ pub(super) struct Args {
     /// Memory, MiB
     #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB_DEFAULT)]
     memory: u32,
+    /// Room for what the machine writes: 500M, 20G; it takes what is used
+    #[arg(long, value_name = "SIZE", default_value = "8G", value_parser = size)]
+    upper_size: u64,
     /// Who executes the guest: the processor (kvm) or QEMU (tcg); auto goes by what works here
     #[arg(long, value_name = "HOW", default_value = "auto")]
     accel: AccelArg,
@@ -253,6 +256,7 @@ impl Args {
         let mut spec = Spec::new(image, kernel, accel);
         spec.cpus = self.cpus;
         spec.memory_mib = self.memory;
+        spec.upper_bytes = self.upper_size;
         spec.network = self.network.into();
         spec.forwards = self.port.clone();
         if let Some(hostname) = &self.hostname {

@@ -4,6 +4,7 @@
 //! all that a host needs; writing is the builder's. (The [`Store`](crate::Store) is what this host
 //! has taken in; a depot is where it comes from.)
 
+mod chunked;
 mod directory;
 mod http;
 mod s3;
@@ -14,6 +15,7 @@ use std::ops::Range;
 
 use crate::{Error, Result};
 
+pub use chunked::{Chunked, chunks_key, frames_key};
 pub use directory::Directory;
 pub use http::Http;
 pub use s3::{BucketAddress, Login, is_bare, open_bucket};
@@ -92,10 +94,12 @@ pub fn check_key(key: &str) -> Result<()> {
 /// [`crate::Class::Usage`] for another address, and where no client can be made.
 pub fn open(address: &str) -> Result<Box<dyn Depot>> {
     if let Some(path) = address.strip_prefix("file:") {
-        return Ok(Box::new(Directory::new(path)?));
+        let depot: Box<dyn Depot> = Box::new(Directory::new(path)?);
+        return Ok(Box::new(Chunked::new(depot)));
     }
     if address.starts_with("http://") || address.starts_with("https://") {
-        return Ok(Box::new(Http::new(address)?));
+        let depot: Box<dyn Depot> = Box::new(Http::new(address)?);
+        return Ok(Box::new(Chunked::new(depot)));
     }
     if address.starts_with("s3:") {
         return Ok(Box::new(s3::open_bucket(address, None)?));

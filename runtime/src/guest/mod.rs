@@ -6,6 +6,7 @@
 //! make us keep is bounded by the windows that we gave it and by [`link::OUT_BYTES_MAX`].
 
 mod channel;
+mod files;
 mod link;
 mod relay;
 mod running;

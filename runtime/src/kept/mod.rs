@@ -13,11 +13,12 @@
 //! socket. A supervisor that is killed takes its VMM along and leaves a machine that is stopped.
 
 mod intent;
+mod usage;
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -34,6 +35,7 @@ use crate::{
 
 pub(crate) use intent::now_unix_s;
 pub use intent::{Command, End, Intent};
+pub use usage::Usage;
 
 /// `machine.json` is at most this long: a command's arguments and environment are 64 KiB.
 const INTENT_BYTES_MAX: u64 = 1 << 20;
@@ -227,6 +229,12 @@ impl Kept {
         self.dir.join("upper.ext4")
     }
 
+    /// What that disk takes of ours, bytes.
+    pub fn written_bytes(&self) -> u64 {
+        const BLOCK_BYTES: u64 = 512;
+        self.upper().metadata().map_or(0, |m| m.blocks() * BLOCK_BYTES)
+    }
+
     /// What its command has written.
     pub fn output(&self) -> PathBuf {
         self.dir.join("output")
@@ -384,6 +392,15 @@ impl Kept {
         tokio::time::timeout(GREET_MAX, Guest::greet(stream)).await.map_err(silent)?
     }
 
+    /// The supervisor's process id, as its socket says it, and a connection: while that is open, the
+    /// number is nobody else's.
+    async fn supervisor(&self) -> Result<(Pid, UnixStream)> {
+        let failed = |e| Error::host(format!("the supervisor of {}", self.name)).because(e);
+        let stream = self.connect().await?;
+        let pid = stream.peer_cred().map_err(failed)?.pid().and_then(Pid::from_raw);
+        Ok((pid.ok_or_else(|| failed(ErrorKind::NotFound.into()))?, stream))
+    }
+
     /// Signals its supervisor: SIGTERM shuts the machine down, SIGKILL ends it at once.
     ///
     /// # Errors
@@ -391,9 +408,7 @@ impl Kept {
     pub async fn signal(&self, signal: Signal) -> Result<()> {
         let failed =
             |e: std::io::Error| Error::host(format!("signalling {}", self.name)).because(e);
-        let stream = self.connect().await?;
-        let pid = stream.peer_cred().map_err(failed)?.pid().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| failed(ErrorKind::NotFound.into()))?;
+        let (pid, stream) = self.supervisor().await?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| failed(e.into()))?;
         // The number was its own when the descriptor was opened: the connection is still open.
         match stream.try_read(&mut [0]) {

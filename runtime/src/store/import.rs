@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use bundle::{Digest, Form, HashingReader, Outline, Piece};
+use bundle::{Digest, HashingReader, Outline, Piece};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
@@ -89,18 +89,16 @@ impl Store {
         let outline = Outline::read(json, &mut &*packed)?;
         let lease = Lease::create(&self.staging())?;
         let draft = Draft::create(lease.path().join("bundle"), &outline, &[])?;
-        let fetch = |index: usize, _: Form, buffer: &mut Vec<u8>| {
-            let piece = &outline.pieces()[index];
-            buffer.resize(piece.frame.packed_bytes() as usize, 0);
-            packed.read_exact_at(buffer, piece.packed_at).map_err(|e| Error::io("read", e))?;
+        let read = |buffer: &mut [u8], at: u64| {
+            packed.read_exact_at(buffer, at).map_err(|e| Error::io("read", e))?;
             stage.add(buffer.len() as u64);
-            Ok(Form::Packed)
+            Ok(())
         };
         let put = |piece: &Piece, raw: &[u8]| {
             cancel.check()?;
             draft.write(piece, raw)
         };
-        outline.assemble(threads(), fetch, put)?;
+        outline.unpack(threads(), read, put)?;
         let dir = draft.finish(cancel)?;
         self.publish(&dir, digest)
     }

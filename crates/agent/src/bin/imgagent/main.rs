@@ -16,6 +16,7 @@ mod serve;
 mod spawn;
 mod sys;
 
+use std::io::{BufReader, BufWriter};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -23,7 +24,11 @@ use agent::InitKind;
 use rustix::fs::Mode;
 use serve::{Server, Setting};
 
-const USAGE: &str = "usage: imgagent serve [--socket PATH] | imgagent --version";
+/// Bytes of a copy on their way.
+const STREAM_BYTES: usize = 64 * 1024;
+
+const USAGE: &str =
+    "usage: imgagent serve [--socket PATH] | send PATH | receive TO NAME | --version";
 
 fn main() -> ExitCode {
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -36,6 +41,8 @@ fn main() -> ExitCode {
     let served = match args[..] {
         ["serve"] => serve_port(),
         ["serve", "--socket", path] => serve_socket(Path::new(path)),
+        ["send", path] => send(Path::new(path)),
+        ["receive", to, name] => receive(Path::new(to), name),
         ["--version"] => {
             console::print(env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
@@ -49,6 +56,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// As a command of `imgrun cp`.
+fn send(path: &Path) -> Result<(), String> {
+    let mut out = BufWriter::with_capacity(STREAM_BYTES, std::io::stdout().lock());
+    agent::copy::send(path, &mut out).map(drop).map_err(|e| e.to_string())
+}
+
+/// As a command of `imgrun cp`, which is trusted as every host is.
+fn receive(to: &Path, name: &str) -> Result<(), String> {
+    let mut input = BufReader::with_capacity(STREAM_BYTES, std::io::stdin().lock());
+    agent::copy::receive(to, name.as_bytes(), true, &mut input).map(drop).map_err(|e| e.to_string())
 }
 
 /// As a unit of the image's systemd.

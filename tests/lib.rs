@@ -27,6 +27,13 @@ pub fn cache_directory() -> String {
         .unwrap_or_else(|| format!("{}/.cache/imgtool", variable("HOME").expect("HOME")))
 }
 
+/// Copies the finished kernels of one cache to another's `to`; what is being built stays.
+pub fn copy_kernels(world: &World, from: &str, to: &str) {
+    let find = "mkdir -p \"$2\" && find \"$1\" -maxdepth 1 -regextype posix-extended \
+                -regex '.*/[0-9a-f]{64}' -exec cp -r -t \"$2\" {} +";
+    world.run("sh", ["-c", find, "copy", from, to]).ok();
+}
+
 /// A directory of its own for one test, and the programs run in it.
 pub struct World {
     directory: TempDir,

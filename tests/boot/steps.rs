@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use imgtool_tests::{Outcome, World, cache_directory, finish, program, repository};
+use imgtool_tests::{Outcome, World, cache_directory, copy_kernels, finish, program, repository};
 
 /// A world with Debian's smallest tree as a tarball, and a cache that has only kernels.
 fn world() -> World {
@@ -18,7 +18,7 @@ fn fresh_cache(world: &World) {
     let _ = std::fs::remove_dir_all(world.path("cache"));
     std::fs::create_dir(world.path("cache")).unwrap();
     let kernels = format!("{}/kernel", cache_directory());
-    world.run("cp", ["-r", &kernels, "cache/kernel"]).ok();
+    copy_kernels(world, &kernels, "cache/kernel");
 }
 
 /// The tar that `tests/run` made for the image debian-minimal, by the cache's own note.

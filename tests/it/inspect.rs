@@ -322,3 +322,15 @@ fn damage(world: &World, good: &[u8], path: &Path) {
     }
     assert!(errors > 5, "only {errors}");
 }
+
+/// A directory that Linux made a tree of while it grew: its first block still ends as a leaf does.
+#[test]
+fn a_directory_that_grew_is_listed() {
+    let world = World::new();
+    let script = "truncate -s 32M grown.ext4 && mke2fs -q -t ext4 grown.ext4 && mkdir m &&
+        mount -o loop grown.ext4 m && mkdir m/many && cd m/many &&
+        for i in $(seq 1500); do : > name-of-some-length-$i; done; cd ../.. && umount m";
+    world.run("sh", ["-ec", script]).ok();
+    let listed = world.imgtool(["inspect", "ls", "grown.ext4", "/many"]).ok().text();
+    assert_eq!(listed.lines().count(), 1500);
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use imgtool_tests::{Outcome, World, cache_directory, repository};
+use imgtool_tests::{Outcome, World, cache_directory, copy_kernels, repository};
 
 /// An unchanged build takes this long at most.
 const UNCHANGED_MAX: Duration = Duration::from_millis(300);
@@ -30,7 +30,7 @@ fn world() -> World {
     world.run("ln", ["-s", "data/one", "app/link"]).ok();
     let kernels = format!("{}/kernel", cache_directory());
     std::fs::create_dir(world.path("cache")).unwrap();
-    world.run("cp", ["-r", &kernels, "cache/kernel"]).ok();
+    copy_kernels(&world, &kernels, "cache/kernel");
     world
 }
 
@@ -198,7 +198,7 @@ fn what_did_not_change_is_not_done_again() {
     // So it is in another cache: nothing but the inputs decides.
     std::fs::rename(world.path("cache"), world.path("cache.old")).unwrap();
     std::fs::create_dir(world.path("cache")).unwrap();
-    world.run("cp", ["-r", "cache.old/kernel", "cache/kernel"]).ok();
+    copy_kernels(&world, "cache.old/kernel", "cache/kernel");
     world.run("touch", ["app/data/one"]).ok();
     build(&world);
     assert!(std::fs::read(world.path("rootfs.ext4")).unwrap() == first);

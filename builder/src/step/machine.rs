@@ -123,6 +123,10 @@ impl Job<'_> {
 
     /// The command in name spaces.
     fn in_namespace(&self, secrets: &[&Secret], scratch: &Path, stage: &Stage) -> Result<File> {
+        if self.site.arch != Arch::host() {
+            let why = "name spaces run programs of this machine's architecture only";
+            return Err(Error::usage(why).hint("--executor=machine runs any"));
+        }
         let command = self.command;
         let cwd = command.workdir.clone().unwrap_or_else(|| "/".to_string());
         let mut order = Order::new(command.argv.clone(), self.variables(), cwd);

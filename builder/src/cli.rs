@@ -5,16 +5,22 @@ mod build;
 mod cache;
 mod catalog;
 mod diff;
+mod export;
 mod flatten;
 mod inputs;
 mod inspect;
+mod job;
 mod kernel;
 mod key;
+mod lock;
+mod new;
 mod passphrase;
 mod place;
 mod plan;
 mod publish;
+mod render;
 mod test;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -55,10 +61,19 @@ enum Verb {
     Catalog(catalog::Args),
     Diff(diff::Args),
     Explain(plan::Explain),
+    Export(export::Args),
     Flatten(flatten::Args),
     Inspect(inspect::Args),
     Kernel(kernel::Args),
     Key(key::Args),
+    Lock(lock::Args),
+    Completions(new::Completions),
+    Man(new::Man),
+    New(new::Args),
+    Render(render::Args),
+    Schema(new::Schema),
+    Verify(verify::Args),
+    Outdated(lock::Outdated),
     Plan(plan::Args),
     Publish(publish::Args),
     Test(test::Args),
@@ -94,9 +109,18 @@ impl Cli {
             Verb::Catalog(args) => args.run(json, progress),
             Verb::Diff(args) => args.run(json, progress),
             Verb::Explain(args) => args.run(json, progress),
+            Verb::Export(args) => args.run(json, progress),
             Verb::Flatten(args) => args.run(json, progress),
             Verb::Inspect(args) => return args.run(json, progress),
             Verb::Kernel(args) => args.run(json, progress),
+            Verb::Completions(args) => args.run(),
+            Verb::Man(args) => args.run(),
+            Verb::New(args) => args.run(json, progress),
+            Verb::Render(args) => args.run(progress),
+            Verb::Schema(args) => args.run(),
+            Verb::Verify(args) => return args.run(json, progress),
+            Verb::Lock(args) => args.run(json, progress),
+            Verb::Outdated(args) => return args.run(json, progress),
             Verb::Key(args) => args.run(json, progress),
             Verb::Plan(args) => args.run(json, progress),
             Verb::Publish(args) => args.run(json, progress),

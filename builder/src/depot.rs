@@ -17,7 +17,8 @@ use imgrun::depot::{Chunked, Depot, Directory};
 use crate::{Error, Result, oci};
 
 pub use artifacts::Artifacts;
-pub use s3::{Bucket, Login};
+pub use imgrun::depot::Login;
+pub use s3::Bucket;
 
 /// What is put.
 #[derive(Clone, Copy, Debug)]

@@ -47,6 +47,14 @@ pub fn key(
     hasher.finish()
 }
 
+/// The key of the same build under a lock, which the manifest names.
+pub fn locked(key: &Digest, lock: &Digest) -> Digest {
+    let mut hasher = Hasher::new();
+    hasher.field(key.as_bytes());
+    hasher.field(lock.as_bytes());
+    hasher.finish()
+}
+
 #[derive(Serialize, Deserialize)]
 struct Note {
     path: PathBuf,

@@ -114,7 +114,7 @@ fn manifest(plan: &Plan) -> Manifest {
         }),
         sources: vec![plan.source.clone()],
         recipe: plan.recipe,
-        lock: None,
+        lock: plan.lock,
         packages: Vec::new(),
         tool: concat!("imgtool ", env!("CARGO_PKG_VERSION")).to_string(),
         tests: plan.tests.clone(),
@@ -132,7 +132,10 @@ fn name(file: &File) -> io::Result<Digest> {
 }
 
 /// The digest of a whole file.
-pub(crate) fn digest_of(mut file: &File) -> io::Result<Digest> {
+///
+/// # Errors
+/// Where it can not be read, or the user asked us to stop.
+pub fn digest_of(mut file: &File) -> io::Result<Digest> {
     file.rewind()?;
     let mut reader = HashingReader::new(Interruptible(file));
     let mut buffer = vec![0; PIECE_BYTES];

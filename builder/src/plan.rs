@@ -33,6 +33,8 @@ pub struct Plan {
     pub source: Source,
     /// The digest of the recipe's text.
     pub recipe: Digest,
+    /// The digest of the lock's text, where the build is held to one.
+    pub lock: Option<Digest>,
     /// The recipe's tests, for the manifest.
     pub tests: Vec<Test>,
     /// The kernel that the image is built to run on.
@@ -62,6 +64,7 @@ impl Plan {
             layers: source.layers,
             source: Source { name: source.name, digest: source.digest },
             recipe: recipe.digest,
+            lock: None,
             tests: recipe.tests.clone(),
             kernel,
             agent,

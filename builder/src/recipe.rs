@@ -5,6 +5,7 @@
 
 mod action;
 pub(crate) mod fault;
+mod schema;
 mod smoke;
 mod step;
 mod variables;
@@ -19,6 +20,7 @@ use crate::oci::Reference;
 use crate::{Error, Result};
 pub use action::{Account, Action, Command, Content, Install, Owner, Put, Step, UnitState};
 use fault::Faults;
+pub use schema::schema;
 pub use step::COMMAND_TIME_DEFAULT;
 pub use variables::{VARIABLES, Variables};
 use wire::{At, Wire, WireBootstrap, WireSource};
@@ -91,9 +93,10 @@ pub struct Bootstrap {
     pub packages: Vec<String>,
 }
 
-/// The sets of packages that a bootstrap can begin with (mmdebstrap(1), VARIANTS).
-pub const VARIANTS: [&str; 7] =
-    ["essential", "apt", "required", "minbase", "buildd", "important", "standard"];
+/// The sets of packages that a bootstrap can begin with (mmdebstrap(1), VARIANTS). `extract` is none:
+/// the packages named are unpacked and nothing of them is executed, so any architecture will do.
+pub const VARIANTS: [&str; 8] =
+    ["extract", "essential", "apt", "required", "minbase", "buildd", "important", "standard"];
 
 impl Recipe {
     /// Reads the recipe `file`.

@@ -10,7 +10,7 @@ use bundle::{Check, Digest, Kind, Test, TestResult};
 use imgrun::tuf::time;
 use imgrun::{
     AccelChoice, Cancel, Exec, Kernel, KvmEvidence, Machine, Progress, Spec, Status, Store, Stored,
-    Tool, Unit, boot_max, check_arch, choose_accel, interrupt, launch,
+    Tool, Unit, boot_max, choose_accel, interrupt, launch,
 };
 
 use crate::{Class, Error, Result};
@@ -51,7 +51,6 @@ pub fn run(packed: &Path, options: Options, progress: &Progress) -> Result<TestR
         return Err(Error::usage(format!("{}: it is a kernel", packed.display()))
             .hint("test an image that boots it: its result speaks for its kernel, too"));
     }
-    check_arch(image.manifest.arch).map_err(|e| e.within(packed.display()))?;
     let beside = packed.parent();
     let kernel = store.kernel(&image, None, beside, progress, &cancel)?;
     interrupt::check()?;
@@ -82,7 +81,8 @@ async fn perform(
     progress: &Progress,
 ) -> Result<TestResult> {
     let manifest = &image.manifest;
-    let decision = choose_accel(AccelChoice::Auto, || KvmEvidence::gather(false))?;
+    let decision =
+        choose_accel(AccelChoice::Auto, image.manifest.arch, || KvmEvidence::gather(false))?;
     if let Some(note) = decision.note {
         progress.note(note);
     }

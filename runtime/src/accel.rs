@@ -1,5 +1,7 @@
 //! Choosing between KVM and TCG, by evidence, and saying which and why.
 
+use bundle::Arch;
+
 use crate::kvm::{Evidence, Guest};
 use crate::{Accel, Error, Result};
 
@@ -24,11 +26,25 @@ pub struct Decision {
     pub note: Option<String>,
 }
 
-/// Decides. `evidence` is gathered only where it matters.
+/// Decides for a guest of `arch`. `evidence` is gathered only where it matters.
 ///
 /// # Errors
-/// `Host` where KVM is demanded and `/dev/kvm` does not open.
-pub fn choose(choice: AccelChoice, evidence: impl FnOnce() -> Evidence) -> Result<Decision> {
+/// `Host` where KVM is demanded and `/dev/kvm` does not open, or is for another architecture.
+pub fn choose(
+    choice: AccelChoice,
+    arch: Arch,
+    evidence: impl FnOnce() -> Evidence,
+) -> Result<Decision> {
+    let host = Arch::host();
+    if arch != host && choice != AccelChoice::Tcg {
+        let why = format!("the guest is for {arch}, this host is {host}");
+        if choice == AccelChoice::Kvm {
+            return Err(Error::host(format!("--accel kvm: {why}"))
+                .hint("--accel tcg works, and is what happens by itself"));
+        }
+        let note = Some(format!("using QEMU's emulation (TCG): {why}"));
+        return Ok(Decision { accel: Accel::Tcg, note });
+    }
     let evidence = match choice {
         AccelChoice::Tcg => return Ok(Decision { accel: Accel::Tcg, note: None }),
         AccelChoice::Auto | AccelChoice::Kvm => evidence(),
@@ -94,7 +110,7 @@ mod tests {
 
     #[test]
     fn auto_takes_kvm_only_where_all_the_evidence_agrees() {
-        let auto = |e: Evidence| choose(AccelChoice::Auto, || e).unwrap();
+        let auto = |e: Evidence| choose(AccelChoice::Auto, Arch::host(), || e).unwrap();
         assert_eq!(auto(evidence(true, 900_000_000)).accel, Accel::Kvm);
         for e in [evidence(true, 700_000), evidence(false, 900_000_000), absent()] {
             let decision = auto(e);
@@ -105,11 +121,21 @@ mod tests {
 
     #[test]
     fn a_demand_is_met_or_refused() {
-        let kvm = |e: Evidence| choose(AccelChoice::Kvm, || e);
+        let kvm = |e: Evidence| choose(AccelChoice::Kvm, Arch::host(), || e);
         assert!(kvm(absent()).is_err());
         let decision = kvm(evidence(false, 700_000)).unwrap();
         assert_eq!(decision.accel, Accel::Kvm);
         assert!(decision.note.is_some());
-        assert_eq!(choose(AccelChoice::Tcg, || unreachable!()).unwrap().accel, Accel::Tcg);
+        let tcg = choose(AccelChoice::Tcg, Arch::host(), || unreachable!()).unwrap();
+        assert_eq!(tcg.accel, Accel::Tcg);
+    }
+
+    #[test]
+    fn kvm_is_for_the_hosts_architecture() {
+        let other = Arch::ALL.into_iter().find(|arch| *arch != Arch::host()).unwrap();
+        let decision = choose(AccelChoice::Auto, other, || unreachable!()).unwrap();
+        assert_eq!(decision.accel, Accel::Tcg);
+        assert!(decision.note.is_some());
+        assert!(choose(AccelChoice::Kvm, other, || unreachable!()).is_err());
     }
 }

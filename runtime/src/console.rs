@@ -7,6 +7,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use crate::log::Log;
+
 /// Lines kept. A console that floods costs this much memory and no disk.
 const LINES_MAX: usize = 200;
 /// Bytes kept of a line.
@@ -32,13 +34,19 @@ struct Tail {
 }
 
 impl Console {
-    /// Starts to read `stream`, until it ends.
-    pub(crate) fn read(mut stream: impl AsyncRead + Unpin + Send + 'static) -> Self {
+    /// Starts to read `stream`, until it ends; all of it goes to `log`, too.
+    pub(crate) fn read(
+        mut stream: impl AsyncRead + Unpin + Send + 'static,
+        mut log: Option<Log>,
+    ) -> Self {
         let (state, panicked) = (Arc::new(Mutex::new(Tail::default())), Arc::new(Notify::new()));
         let (tail, found) = (state.clone(), panicked.clone());
         let reader = tokio::spawn(async move {
             let mut buffer = vec![0; 16 * 1024];
             while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+                if let Some(log) = &mut log {
+                    log.add(&buffer[..n]);
+                }
                 let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
                 if tail.push(&buffer[..n]) {
                     found.notify_one();

@@ -59,7 +59,7 @@ pub fn examine(home: Result<std::path::PathBuf>) -> Vec<Check> {
 fn kvm() -> Check {
     let evidence = KvmEvidence::gather(true);
     let name = "kvm";
-    match choose_accel(AccelChoice::Auto, || evidence.clone()) {
+    match choose_accel(AccelChoice::Auto, Arch::host(), || evidence.clone()) {
         Ok(decision) if decision.note.is_none() => {
             let found = "ordinary guests run on /dev/kvm".to_string();
             Check { name, health: Health::Good, found, remedy: None }

@@ -55,6 +55,13 @@ impl Class {
             Class::Interrupted => "interrupted",
         }
     }
+
+    /// The class of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        use Class::*;
+        let all = [Usage, Input, Trust, Network, Host, Guest, Bug, Interrupted];
+        all.into_iter().find(|class| class.name() == name)
+    }
 }
 
 /// Exit code of `run` and `exec` when the command never ran in the guest.

@@ -56,6 +56,8 @@ pub struct Feed {
     /// Where it is: in the order in which to ask.
     pub depots: Vec<Arc<dyn Depot>>,
     memory: Memory,
+    /// The depots are those of `--from`: whose catalog is there, its signatures tell.
+    pub(crate) is_guess: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -90,14 +92,14 @@ impl Feed {
             })?;
             let memory = memory(&catalogs, &place_of(first.as_ref()))?;
             begin(&memory, &first.title(), root)?;
-            return Ok(vec![Feed { depots: from, memory }]);
+            return Ok(vec![Feed { depots: from, memory, is_guess: false }]);
         }
         let (path, config) = read(flags)?;
         if let Some(first) = from.first() {
             // A depot that was named with its root before is known by that.
             let known = memory(&catalogs, &place_of(first.as_ref()))?;
             if known.load()?.is_some() {
-                return Ok(vec![Feed { depots: from, memory: known }]);
+                return Ok(vec![Feed { depots: from, memory: known, is_guess: false }]);
             }
         }
         let mut feeds = Vec::new();
@@ -113,7 +115,7 @@ impl Feed {
                     opened.collect::<Result<Vec<_>>>().map_err(about)?
                 }
             };
-            feeds.push(Feed { depots, memory });
+            feeds.push(Feed { depots, memory, is_guess: !from.is_empty() });
         }
         if feeds.is_empty() {
             let what = if from.is_empty() { "no catalog is known here" } else { NO_ROOT };

@@ -36,7 +36,7 @@
 //! let (store, quiet, cancel) = (Store::open("/var/lib/me")?, Progress::silent(), Cancel::new());
 //! let image = store.import(Path::new("debian-12-x86_64.tar.zst"), &quiet, &cancel)?.bundle;
 //! let kernel = store.kernel(&image, None, Some(Path::new(".")), &quiet, &cancel)?;
-//! let accel = choose_accel(AccelChoice::Auto, || KvmEvidence::gather(false))?.accel;
+//! let accel = choose_accel(AccelChoice::Auto, image.manifest.arch, || KvmEvidence::gather(false))?.accel;
 //! let spec = Spec::new(&image, &kernel, accel);
 //! let machine = Machine::boot(&store, &spec, boot_max(accel)).await?;
 //! let exec = Exec { argv: vec![b"uname".to_vec(), b"-a".to_vec()], ..Exec::default() };
@@ -59,8 +59,10 @@ mod error;
 pub mod feed;
 mod guest;
 pub mod interrupt;
+pub mod kept;
 mod kvm;
 mod lease;
+mod log;
 mod machine;
 mod network;
 pub mod offer;
@@ -69,6 +71,7 @@ pub mod pull;
 pub mod retry;
 mod spec;
 mod store;
+mod supervisor;
 pub mod sync;
 pub mod terminal;
 pub mod tool;
@@ -83,16 +86,19 @@ pub use console::printable;
 pub use disk::Upper;
 pub use doctor::{Check, Health, examine};
 pub use error::{Class, EXIT_NOT_RUN, EXIT_TIMED_OUT, Error, Result};
-pub use guest::{Control, Guest, NotRun, Output, Running, Stdin, check_exec};
+pub use guest::{Control, Guest, NotRun, Output, Running, Stdin, Wish, check_exec};
 pub use kvm::{Evidence as KvmEvidence, Guest as KvmGuest};
 pub use machine::{BOOT_MAX_KVM, BOOT_MAX_TCG, Machine, boot_max};
-pub use network::{NAMESERVER, Network};
+pub use network::{Forward, NAMESERVER, Network};
 pub use progress::{Event, Progress, Stage, Unit};
 pub use spec::{
     Accel, CMDLINE_BYTES_MAX, CPUS_MAX, HOSTNAME_BYTES_MAX, Hostname, MEMORY_MIB_DEFAULT,
-    MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT, check_arch,
+    MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT,
 };
-pub use store::{Damage, Garbage, Hold, Imported, KEEP_DEFAULT, Kernel, Store, Stored};
+pub use store::{
+    Damage, Garbage, Hold, Imported, KEEP_DEFAULT, Kernel, KernelNaming, Store, Stored,
+};
+pub use supervisor::Supervisor;
 pub use tool::Tool;
 pub use tsc::tsc_khz;
 pub use vmm::{Launch, launch};

@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use crate::console::Console;
 use crate::guest::{Guest, NotRun, Running};
 use crate::lease::Lease;
+use crate::log::Log;
 use crate::network::Guard;
 use crate::vmm::{self, Child, Ends};
 use crate::{Accel, Class, Error, Network, Result, Spec, Store, Upper};
@@ -60,7 +61,7 @@ impl Machine {
         spec.check()?;
         let lease = Lease::create(&store.machines())?;
         let upper = Upper { path: lease.path().join("upper.ext4"), kept: false };
-        Self::start(spec, &upper, Some(lease), boot_max).await
+        Self::start(spec, &upper, Some(lease), None, boot_max).await
     }
 
     /// As [`Machine::boot`], with an upper disk that stays: the file `upper`, which is made where
@@ -72,13 +73,25 @@ impl Machine {
     pub async fn boot_on(spec: &Spec, upper: &Path, boot_max: Duration) -> Result<Machine> {
         spec.check()?;
         let upper = Upper { path: upper.to_path_buf(), kept: true };
-        Self::start(spec, &upper, None, boot_max).await
+        Self::start(spec, &upper, None, None, boot_max).await
+    }
+
+    /// As [`Machine::boot_on`], with what the kernel says in `console`.
+    pub(crate) async fn boot_logged(
+        spec: &Spec,
+        upper: &Path,
+        console: Log,
+        boot_max: Duration,
+    ) -> Result<Machine> {
+        let upper = Upper { path: upper.to_path_buf(), kept: true };
+        Self::start(spec, &upper, None, Some(console), boot_max).await
     }
 
     async fn start(
         spec: &Spec,
         upper: &Upper,
         lease: Option<Lease>,
+        log: Option<Log>,
         boot_max: Duration,
     ) -> Result<Machine> {
         check_memory(spec)?;
@@ -91,12 +104,15 @@ impl Machine {
             Network::None => (None, None),
             Network::User => {
                 let ((out, out_end), (back, back_end)) = (stream_pair()?, stream_pair()?);
-                (Some(Guard::start(out, back)), Some([out_end, back_end]))
+                (
+                    Some(Guard::start(out, back, !spec.forwards.is_empty())),
+                    Some([out_end, back_end]),
+                )
             }
         };
         let ends = Ends { agent: agent_end, console: console_end, guard: guard_ends };
         let mut vmm = Child::spawn(&launch, ends)?;
-        let mut console = Console::read(console);
+        let mut console = Console::read(console, log);
         let (error, grace) = tokio::select! {
             guest = Guest::greet(agent) => match guest {
                 Ok(guest) => {

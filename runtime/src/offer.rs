@@ -26,6 +26,25 @@ impl Offer {
         Ok(Offer { feed, catalog })
     }
 
+    /// Each of `feeds`, opened; but of guesses only the first that is right, or the last one's error.
+    fn all(feeds: Vec<Feed>, progress: &Progress) -> impl Iterator<Item = Result<Self>> {
+        let (mut left, mut found) = (feeds.len(), false);
+        feeds.into_iter().filter_map(move |feed| {
+            let is_guess = feed.is_guess;
+            left -= 1;
+            if is_guess && found {
+                return None;
+            }
+            match Offer::open(feed, progress) {
+                Err(e) if is_guess && e.class() == Class::Trust && left > 0 => None,
+                opened => {
+                    found = true;
+                    Some(opened)
+                }
+            }
+        })
+    }
+
     /// The bytes that a pull or a repair of `entry` would fetch now.
     ///
     /// # Errors
@@ -47,8 +66,8 @@ impl Offer {
     /// Where a catalog can not be read: its names are not taken from another one then.
     pub fn find(feeds: Vec<Feed>, wanted: &Wanted, progress: &Progress) -> Result<Self> {
         let mut last = None;
-        for feed in feeds {
-            let offer = Offer::open(feed, progress)?;
+        for offer in Self::all(feeds, progress) {
+            let offer = offer?;
             if wanted.is_named_in(&offer.catalog) {
                 return Ok(offer);
             }
@@ -66,8 +85,8 @@ impl Offer {
         digest: Digest,
         progress: &Progress,
     ) -> Result<Option<Self>> {
-        for feed in feeds {
-            let offer = Offer::open(feed, progress)?;
+        for offer in Self::all(feeds, progress) {
+            let offer = offer?;
             if offer.entry(digest).is_ok() {
                 return Ok(Some(offer));
             }

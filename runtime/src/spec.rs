@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use bundle::{Arch, Init};
 
-use crate::{Error, Kernel, Network, Result, Stored, tsc_khz};
+use crate::{Error, Forward, Kernel, Network, Result, Stored, tsc_khz};
 
 /// Virtual processors, at most: what a microvm's interrupt controller and our tests cover.
 pub const CPUS_MAX: u32 = 32;
@@ -39,6 +39,11 @@ impl Accel {
             Accel::Kvm => "kvm",
             Accel::Tcg => "tcg",
         }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Accel::Kvm, Accel::Tcg].into_iter().find(|accel| accel.name() == name)
     }
 }
 
@@ -98,6 +103,8 @@ pub struct Spec {
     pub hostname: Hostname,
     /// How it is connected.
     pub network: Network,
+    /// What leads in; it takes [`Network::User`].
+    pub forwards: Vec<Forward>,
     /// The rate of the host's time stamp counter, which a guest of [`Accel::Tcg`] sees: see
     /// [`crate::tsc_khz`].
     pub tsc_khz: Option<u64>,
@@ -121,6 +128,7 @@ impl Spec {
             cmdline: boot.map(|b| b.cmdline.clone()).unwrap_or_default(),
             hostname: Hostname::from_name(image.manifest.name.as_str()),
             network: Network::None,
+            forwards: Vec::new(),
             tsc_khz: if accel == Accel::Tcg { tsc_khz() } else { None },
         }
     }
@@ -129,9 +137,12 @@ impl Spec {
     ///
     /// # Errors
     /// `Usage` for a number out of range, `Input` for words of the image that break the kernel's
-    /// command line, `Host` for an architecture that this version can not run.
+    /// command line, `Host` for KVM of another architecture.
     pub fn check(&self) -> Result<()> {
-        check_arch(self.arch)?;
+        if self.accel == Accel::Kvm && self.arch != Arch::host() {
+            let (guest, host) = (self.arch, Arch::host());
+            return Err(Error::host(format!("KVM of a {host} host runs no guests for {guest}")));
+        }
         if !(1..=CPUS_MAX).contains(&self.cpus) {
             return Err(Error::usage(format!("{} cpus: 1 to {CPUS_MAX} are allowed", self.cpus)));
         }
@@ -140,6 +151,10 @@ impl Spec {
                 "{} MiB of memory: {MEMORY_MIB_MIN} to {MEMORY_MIB_MAX} are allowed",
                 self.memory_mib
             )));
+        }
+        if !self.forwards.is_empty() && self.network == Network::None {
+            return Err(Error::usage("a port leads in, but there is no network")
+                .hint("--network user makes one"));
         }
         let word = |w: &String| !w.is_empty() && w.bytes().all(|c| c.is_ascii_graphic());
         if let Some(bad) = self.cmdline.iter().find(|w| !word(w)) {
@@ -180,10 +195,16 @@ impl Spec {
         if let Some(network) = self.network.guest_word() {
             say(&format!("imgtool.net={network}"));
         }
-        for word in ["console=ttyS0", "quiet", "panic=-1", "reboot=t"] {
-            say(word);
+        say(match self.arch {
+            Arch::X86_64 => "console=ttyS0",
+            Arch::Aarch64 => "console=ttyAMA0",
+        });
+        say("quiet");
+        say("panic=-1");
+        if self.arch == Arch::X86_64 {
+            say("reboot=t");
         }
-        if self.accel == Accel::Tcg {
+        if self.accel == Accel::Tcg && self.arch == Arch::X86_64 {
             // Without these a guest spends 300 ms calibrating timers that no KVM guest has to, and
             // on a loaded host may hang in it for ever.
             for word in ["no_timer_check", "nolapic_timer", "cryptomgr.notests"] {
@@ -202,19 +223,6 @@ impl Spec {
     }
 }
 
-/// Whether guests of `arch` run here.
-///
-/// # Errors
-/// `Host` where they do not.
-pub fn check_arch(arch: Arch) -> Result<()> {
-    match (arch, Arch::host()) {
-        (Arch::X86_64, Arch::X86_64) => Ok(()),
-        (guest, host) => Err(Error::host(format!(
-            "machines for {guest} do not run on {host} hosts in this version of imgrun"
-        ))),
-    }
-}
-
 #[cfg(test)]
 pub(crate) fn example() -> Spec {
     Spec {
@@ -229,6 +237,7 @@ pub(crate) fn example() -> Spec {
         cmdline: vec!["loglevel=4".into()],
         hostname: Hostname::from_name("debian"),
         network: Network::None,
+        forwards: Vec::new(),
         tsc_khz: Some(2_400_000),
     }
 }
@@ -248,7 +257,7 @@ mod tests {
             |s| s.cmdline = vec!["--".into()],
             |s| s.cmdline = vec!["a=\"b".into()],
             |s| s.cmdline = vec!["a".repeat(CMDLINE_BYTES_MAX)],
-            |s| s.arch = Arch::Aarch64,
+            |s| (s.arch, s.accel) = (Arch::Aarch64, Accel::Kvm),
         ];
         for break_it in bad {
             let mut spec = example();

@@ -1,78 +1,12 @@
 //! The host's end of the protocol against the real agent program, without a machine.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+mod real_agent;
+
 use std::time::Duration;
 
 use agent::CHANNELS_MAX;
-use imgrun::{Exec, FaultCode, Guest, Status};
-use tokio::net::UnixListener;
-
-/// An agent that was told to connect to us, killed when dropped.
-struct Agent {
-    child: Child,
-    listener: UnixListener,
-    _dir: tempfile::TempDir,
-}
-
-impl Agent {
-    fn start() -> Agent {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("agent");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let mut command = Command::new(program());
-        command.args(["serve", "--socket"]).arg(&socket).stdin(Stdio::null());
-        Agent { child: command.spawn().unwrap(), listener, _dir: dir }
-    }
-
-    async fn greet(&self) -> Guest {
-        let (stream, _) = within(self.listener.accept()).await.unwrap();
-        within(Guest::greet(stream)).await.unwrap()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The agent, built beside this test. Cargo builds no other package's program for us.
-fn program() -> PathBuf {
-    let path = std::env::current_exe().unwrap();
-    let target = path.parent().and_then(Path::parent).unwrap();
-    let built =
-        Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "imgtool-agent"]).status();
-    assert!(built.unwrap().success(), "the agent does not build");
-    target.join("imgagent")
-}
-
-async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), work).await.expect("no answer in 20 s")
-}
-
-fn shell(script: &str) -> Exec {
-    let argv = ["/bin/sh", "-c", script].map(|a| a.as_bytes().to_vec()).to_vec();
-    Exec { argv, ..Exec::default() }
-}
-
-/// Runs `exec` to its end: stdout, stderr, status.
-async fn run(guest: &Guest, exec: Exec, input: Vec<u8>) -> (Vec<u8>, Vec<u8>, Status) {
-    let mut running = within(guest.exec(exec)).await.unwrap();
-    let stdin = running.stdin.take();
-    let feed = async {
-        if let Some(mut stdin) = stdin {
-            stdin.write(&input).await.unwrap();
-        }
-    };
-    let ((), out, err) = within(async {
-        tokio::join!(feed, running.stdout.read_to_end(1 << 30), running.stderr.read_to_end(1 << 30))
-    })
-    .await;
-    let exit = within(running.wait()).await.unwrap();
-    (out.unwrap(), err.unwrap(), exit.status)
-}
+use imgrun::{Exec, FaultCode, Status};
+use real_agent::{Agent, run, shell, within};
 
 #[tokio::test]
 async fn a_command_has_its_streams_apart_and_its_code() {

@@ -27,6 +27,7 @@ impl World {
 
     fn imgrun(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_imgrun"));
+        command.env("XDG_CONFIG_HOME", self.path("config")).env_remove("IMGRUN_CATALOGS");
         command.args(args).env("IMGRUN_HOME", self.path("home")).current_dir(self.dir.path());
         command.stdin(Stdio::null()).output().unwrap()
     }
@@ -113,6 +114,31 @@ fn a_bundle_comes_in_once_and_goes() {
 }
 
 #[test]
+fn a_kernels_directory_becomes_a_bundle() {
+    let world = World::new();
+    fs::create_dir(world.path("k")).unwrap();
+    world.fails(&["import", "k", "--name", "k", "--version", "6.1"], 3, "there is no ");
+    let kernel = Arch::host().kernel_file();
+    world.write(&format!("k/{kernel}-6.1"), b"\x7fELF and so on");
+    world.write("k/initrd.img-6.1", b"early");
+    world.write("k/notes.txt", b"nobody's");
+    world.fails(&["import", "k"], 3, "nothing says its name");
+    world.fails(&["import", "k", "k", "--name", "k"], 2, "for one kernel's directory");
+    world.write("k/metadata.json", br#"{"name": "own", "version": "6.1-me"}"#);
+    assert!(world.imgrun(&["import", "k"]).status.success());
+    let again = String::from_utf8(world.imgrun(&["import", "k"]).stdout).unwrap();
+    assert!(again.starts_with("own:6.1-me sha256:") && again.contains("was there"), "{again}");
+    let told = world.imgrun(&["inspect", "own", "--json"]).stdout;
+    let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+    let dir = Path::new(told["dir"].as_str().unwrap());
+    assert_eq!(fs::read(dir.join("initrd")).unwrap(), b"early");
+    assert_eq!(fs::read(dir.join(kernel)).unwrap(), b"\x7fELF and so on");
+    assert!(world.imgrun(&["verify"]).status.success());
+    world.write("k/initrd.img-6.2", b"another");
+    world.fails(&["import", "k"], 3, "several files are called initrd-");
+}
+
+#[test]
 fn what_is_not_a_whole_bundle_leaves_nothing() {
     let world = World::new();
     let good = world.image(Arch::host());
@@ -126,7 +152,7 @@ fn what_is_not_a_whole_bundle_leaves_nothing() {
         world.fails(&["import", bad], 3, "not a valid bundle");
     }
     world.fails(&["import", "missing"], 3, "missing: No such file");
-    world.fails(&["import", "."], 3, "not a regular file");
+    world.fails(&["import", "."], 3, "nothing says its name");
     assert_eq!(world.bundles(), 0);
 }
 

@@ -1,9 +1,12 @@
 //! Tests that boot machines, under whatever acceleration this host has. The images are those that
 //! `tests/run` builds before.
 
+mod aarch64;
 mod broken;
 mod containers;
 mod debian;
+mod fresh;
+mod kept;
 mod micro;
 mod minimal;
 mod network;

@@ -1,10 +1,11 @@
 //! What a machine reaches, and what it does not.
 
-use std::io::{ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::process::Stdio;
 use std::thread;
 
-use imgtool_tests::World;
+use imgtool_tests::{World, program};
 
 use crate::image_arg;
 
@@ -57,4 +58,31 @@ fn a_machine_has_no_network_unless_it_is_asked_for() {
     let image = image_arg("debian-micro");
     let outcome = world.imgrun(["run", "-q", &image, "--", "ls", "/sys/class/net"]).ok();
     assert_eq!(outcome.text(), "lo");
+}
+
+#[test]
+fn a_forwarded_port_leads_in() {
+    let world = World::new();
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let script = r#"
+        perl -MIO::Socket::INET -e '
+            my $l = IO::Socket::INET->new(Listen => 1, LocalPort => 80) or die;
+            $| = 1; print "listens\n";
+            my $s = $l->accept; my $line = <$s>; print $s "you said $line"; close $s;'
+    "#;
+    let mut command = world.command(program("imgrun"));
+    let (image, forward) = (image_arg("debian-micro"), format!("{port}:80"));
+    command.args(["run", "-q", "--network", "user", "-p", &forward, &image, "--"]);
+    command.args(["sh", "-c", script]).stdout(Stdio::piped());
+    let mut machine = command.spawn().unwrap();
+    let mut listens = String::new();
+    BufReader::new(machine.stdout.take().unwrap()).read_line(&mut listens).unwrap();
+    assert_eq!(listens, "listens\n");
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    stream.write_all(b"hello\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "you said hello\n");
+    assert!(machine.wait().unwrap().success());
+    world.imgrun(["run", "-q", "-p", "8080:80", &image, "--", "true"]).fails(125, "no network");
 }

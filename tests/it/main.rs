@@ -2,9 +2,11 @@
 
 mod build;
 mod debian;
+mod export;
 mod flatten;
 mod inspect;
 mod kernel;
+mod language;
 mod pull;
 mod steps;
 mod tidy;

@@ -288,6 +288,40 @@ content = "x"
     recipe(&world, &format!("{some}{steps}"));
     let outcome = imgtool(&world, "build", &[]);
     assert!(outcome.stderr.contains("one thing in it"), "{outcome:#?}");
-    recipe(&world, &format!("{}{steps}", some.replace("]\n", ", \"package-caches\"]\n")));
+    recipe(&world, &format!("{}{steps}", some.replace("\"]\n", "\", \"package-caches\"]\n")));
     imgtool(&world, "build", &[]).ok();
+}
+
+#[test]
+fn a_locked_build_is_the_locked_image_or_none() {
+    let world = world();
+    recipe(&world, STEPS);
+    imgtool(&world, "build", &["--locked"]).fails(3, "t.lock: there is no lock");
+    imgtool(&world, "lock", &[]).ok();
+    let lock = std::fs::read_to_string(world.path("t.lock")).unwrap();
+    assert!(lock.contains("generic-6.1") && lock.contains("steps 1-13 (files)"), "{lock}");
+    let bundle = imgtool(&world, "build", &["--locked"]).ok().text();
+    let manifest = format!("zstd -dcq {bundle} | tar xOf - manifest.json");
+    let manifest = world.run("sh", ["-c", &manifest]).ok().text();
+    let digest = world.run("sha256sum", ["t.lock"]).ok().text();
+    assert!(manifest.contains(&format!("\"lock\": \"sha256:{}\"", &digest[..64])), "{manifest}");
+    assert_eq!(imgtool(&world, "outdated", &[]).ok().text(), "");
+
+    world.write("app/data/one", "2\n");
+    imgtool(&world, "build", &["--locked"]).fails(4, "steps 1-13 (files): the lock has sha256:");
+    world.write("tree/new", "new\n");
+    world.run("tar", ["-cf", "root.tar", "--owner=0", "--group=0", "-C", "tree", "."]).ok();
+    imgtool(&world, "build", &["--locked"]).fails(4, "the source: the lock has sha256:");
+    let outcome = imgtool(&world, "outdated", &[]);
+    assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+    let text = outcome.text();
+    assert!(text.contains(": source root.tar: ") && text.contains("the layer of steps"), "{text}");
+    imgtool(&world, "build", &["--locked", "--arch", "m68k"]);
+    imgtool(&world, "lock", &[]).ok();
+    imgtool(&world, "build", &["--locked"]).ok();
+    recipe(&world, "");
+    imgtool(&world, "build", &["--locked"])
+        .fails(3, "the lock is of 1 stages of steps, here are 0");
+    world.write("t.lock", "version = 9\n");
+    imgtool(&world, "build", &["--locked"]).fails(3, "version 9 of locks");
 }

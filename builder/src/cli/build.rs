@@ -1,20 +1,16 @@
 //! `imgtool build`: from a recipe to an image bundle and its kernel's.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use bundle::{Arch, Reference};
 use clap::ValueEnum;
 use imgrun::{Progress, Result};
+use imgtool::Error;
 use imgtool::cache::Cache;
-use imgtool::image::Image;
-use imgtool::pack::{Packed, pack};
-use imgtool::plan::Plan;
-use imgtool::recipe::Recipe;
-use imgtool::step::{OnError, Secret};
-use imgtool::{Error, finished, lint};
+use imgtool::step::OnError;
 
-use super::inputs::Inputs;
+use super::inputs::{Inputs, read_secrets};
+use super::job::Job;
 
 /// Build an image bundle from a recipe, with the kernel that it runs on.
 ///
@@ -28,6 +24,9 @@ pub(crate) struct Args {
     /// Where the bundles go; made if it is not there.
     #[arg(long, short, value_name = "DIR", default_value = "out")]
     output: PathBuf,
+    /// Refuse everything that is not what the recipe's lock has (`imgtool lock`).
+    #[arg(long, conflicts_with = "refresh")]
+    locked: bool,
     /// A secret for steps that name it, from a file. It is in no layer and in no cache.
     #[arg(long, value_name = "NAME=FILE")]
     secret: Vec<String>,
@@ -48,11 +47,18 @@ impl Args {
     pub(crate) fn run(self, json: bool, progress: &Progress) -> Result<()> {
         let recipe = self.inputs.recipe()?;
         let arches = self.inputs.arches(&recipe)?;
-        let secrets = self.secrets()?;
+        let secrets = read_secrets(&self.secret)?;
         let cache = Cache::of_user()?;
         fs::create_dir_all(&self.output).map_err(|e| Error::io(self.output.display(), e))?;
+        let job = Job {
+            inputs: self.inputs,
+            output: self.output,
+            secrets,
+            on_error: self.on_error.into(),
+            anew: false,
+        };
         for arch in arches {
-            let packed = self.build(&recipe, arch, &secrets, &cache, progress)?;
+            let packed = job.build(&recipe, arch, self.locked, &cache, progress)?;
             if json {
                 super::print(serde_json::json!({
                     "path": packed.path, "digest": packed.digest, "bytes": packed.bytes,
@@ -63,45 +69,6 @@ impl Args {
             }
         }
         Ok(())
-    }
-
-    fn build(
-        &self,
-        recipe: &Recipe,
-        arch: Arch,
-        secrets: &[Secret],
-        cache: &Cache,
-        progress: &Progress,
-    ) -> Result<Packed> {
-        let mut found = self.inputs.find(recipe, arch, cache, progress)?;
-        found.kernel.copy_to(&self.output)?;
-        let refresh = self.inputs.refresh;
-        let site = found.site(secrets, self.on_error.into(), &self.output, refresh);
-        let key = finished::key(recipe, &found.source, &found.stages, &site, &self.output);
-        if let Some(packed) = finished::find(&key, cache).filter(|_| !refresh) {
-            progress.note("nothing changed since it was built");
-            return Ok(Packed { path: self.output.join(packed.manifest.file_name()), ..packed });
-        }
-        let (place, layers) = (self.inputs.place(), found.source.layers.clone());
-        let layers = found.stages.run(layers, &site, &place, cache, progress)?;
-        let built = &found.kernel;
-        let (name, version) = (built.name.clone(), built.version.clone());
-        let kernel = Reference { name, version, digest: built.digest };
-        found.source.layers = layers;
-        let plan = Plan::new(recipe, arch, found.source, kernel, found.agent);
-        let mut image = Image::flatten(&plan.layout()?, &self.output, progress)?;
-        lint::check(&mut image, &recipe.allow)?;
-        let packed = pack(&plan, image, &self.output, progress)?;
-        finished::remember(&key, &packed, cache)?;
-        Ok(packed)
-    }
-
-    fn secrets(&self) -> Result<Vec<Secret>> {
-        let read = |text: &String| match text.split_once('=') {
-            Some((name, file)) if !name.is_empty() => Secret::read(name, Path::new(file)),
-            _ => Err(Error::usage(format!("--secret {text}: NAME=FILE is wanted"))),
-        };
-        self.secret.iter().map(read).collect()
     }
 }
 

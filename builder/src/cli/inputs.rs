@@ -49,6 +49,15 @@ pub(crate) struct Found {
     offline: bool,
 }
 
+/// The secrets of flags like `npm-token=FILE`.
+pub(crate) fn read_secrets(flags: &[String]) -> Result<Vec<Secret>> {
+    let read = |text: &String| match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() => Secret::read(name, Path::new(file)),
+        _ => Err(Error::usage(format!("--secret {text}: NAME=FILE is wanted"))),
+    };
+    flags.iter().map(read).collect()
+}
+
 impl Inputs {
     /// The recipe.
     pub(crate) fn recipe(&self) -> Result<Recipe> {
@@ -84,9 +93,6 @@ impl Inputs {
         let agent = self.agent(arch)?;
         let config = kernel::find_config(&self.kernel_configs()?, recipe.kernel.as_str())?;
         let stages = Stages::of(recipe, arch)?;
-        if stages.boot() {
-            imgrun::check_arch(arch).map_err(|e| e.within("a step runs programs of the image"))?;
-        }
         let access = self.access.open()?;
         let offline = access.offline;
         let source = source::resolve(recipe, arch, self.refresh, &access, cache, progress)?;
@@ -136,6 +142,7 @@ impl Found {
             on_error,
             output,
             refresh,
+            anew: false,
             offline: self.offline,
         }
     }

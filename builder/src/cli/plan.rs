@@ -7,8 +7,10 @@ use imgtool::step::{Difference, OnError, Outcome, Seen};
 
 use super::inputs::Inputs;
 
-/// Longer values of a key are cut in the middle.
+/// Longer values of a key are cut.
 const VALUE_CHARS_MAX: usize = 100;
+/// What is shown of them around a difference.
+const CONTEXT_CHARS: usize = 24;
 
 /// Say what a build of a recipe would do: its steps in order, and which of them the cache has.
 ///
@@ -100,25 +102,57 @@ impl Args {
     }
 }
 
-/// `step 3: "make" -> "make all"`
+/// `step 3: … make … -> … make all …`
 fn line(difference: &Difference) -> String {
-    let show = |value: &Option<String>| match value {
-        None => "nothing".to_string(),
-        Some(value) => short(value),
+    let Difference { name, before, now } = difference;
+    let nothing = || "nothing".to_string();
+    let (before, now) = match (before, now) {
+        (Some(before), Some(now)) => apart(before, now),
+        (before, now) => (
+            before.as_deref().map_or_else(nothing, |value| cut(value, 0, 0)),
+            now.as_deref().map_or_else(nothing, |value| cut(value, 0, 0)),
+        ),
     };
-    format!("{}: {} -> {}", difference.name, show(&difference.before), show(&difference.now))
+    format!("{name}: {before} -> {now}")
 }
 
-fn short(value: &str) -> String {
+/// Two values, long ones only where they differ.
+fn apart(before: &str, now: &str) -> (String, String) {
+    if before.starts_with("sha256:") || before.len().max(now.len()) <= VALUE_CHARS_MAX {
+        return (cut(before, 0, 0), cut(now, 0, 0));
+    }
+    let same = |(a, b): &(char, char)| a == b;
+    let first = before.chars().zip(now.chars()).take_while(same).count();
+    let last = before.chars().rev().zip(now.chars().rev()).take_while(same).count();
+    let shortest = before.chars().count().min(now.chars().count());
+    let last = last.min(shortest - first.min(shortest));
+    let context = |n: usize| n.saturating_sub(CONTEXT_CHARS);
+    (cut(before, context(first), context(last)), cut(now, context(first), context(last)))
+}
+
+/// A value without so many characters at its ends, and no longer than it may be.
+fn cut(value: &str, first: usize, last: usize) -> String {
     if let Some(hex) = value.strip_prefix("sha256:") {
         return format!("sha256:{}", &hex[..hex.len().min(12)]);
     }
     let count = value.chars().count();
-    if count <= VALUE_CHARS_MAX {
-        return value.to_string();
+    let kept = count.saturating_sub(first + last).min(VALUE_CHARS_MAX);
+    let text: String = value.chars().skip(first).take(kept).collect();
+    let before = if first > 0 { "… " } else { "" };
+    let after = if first + kept < count { " …" } else { "" };
+    format!("{before}{text}{after}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_values_are_shown_where_they_differ() {
+        let long = "x".repeat(200);
+        let (before, now) = apart(&format!("{long}make{long}"), &format!("{long}make all{long}"));
+        assert!(before.contains("make") && now.contains("make all"), "{before} {now}");
+        assert!(before.chars().count() < 80 && before.starts_with("… x"), "{before}");
+        assert_eq!(apart("a", "b"), ("a".to_string(), "b".to_string()));
     }
-    let half = VALUE_CHARS_MAX / 2;
-    let (first, last): (String, String) =
-        (value.chars().take(half).collect(), value.chars().skip(count - half).collect());
-    format!("{first} … {last}")
 }

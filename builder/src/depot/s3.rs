@@ -28,8 +28,7 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use imgrun::depot::{Depot, check_key};
-use reqwest::Url;
+use imgrun::depot::{BucketAddress, Depot, Login, check_key, is_bare};
 use tokio::runtime::Runtime;
 
 use super::{Body, Listed, Put, Writable};
@@ -58,46 +57,6 @@ pub struct Bucket {
     /// Empty, or with a slash at its end.
     prefix: String,
     runtime: Arc<Runtime>,
-}
-
-/// What the address says.
-#[derive(Debug, Default, PartialEq)]
-struct Address {
-    bucket: String,
-    prefix: String,
-    endpoint: Option<String>,
-    region: Option<String>,
-    path_style: Option<bool>,
-    profile: Option<String>,
-}
-
-impl Address {
-    fn parse(text: &str) -> Result<Self> {
-        let wrong = |why: &str| {
-            Error::usage(format!("{text}: {why}"))
-                .hint("s3://BUCKET/PREFIX?endpoint=URL&region=NAME&path-style=true&profile=NAME")
-        };
-        let url = Url::parse(text).map_err(|e| wrong(&e.to_string()))?;
-        let bucket = url.host_str().filter(|b| !b.is_empty()).ok_or_else(|| wrong("no bucket"))?;
-        let path = url.path().trim_matches('/');
-        if !path.is_empty() {
-            check_key(path).map_err(|_| wrong("a plain prefix is wanted"))?;
-        }
-        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
-        let mut address = Address { bucket: bucket.to_string(), prefix, ..Self::default() };
-        for (name, value) in url.query_pairs() {
-            let value = value.into_owned();
-            match name.as_ref() {
-                "endpoint" => address.endpoint = Some(value),
-                "region" => address.region = Some(value),
-                "profile" => address.profile = Some(value),
-                "path-style" if value == "true" => address.path_style = Some(true),
-                "path-style" if value == "false" => address.path_style = Some(false),
-                _ => return Err(wrong(&format!("{name}={value} is not understood"))),
-            }
-        }
-        Ok(address)
-    }
 }
 
 /// What an operation failed with.
@@ -167,29 +126,14 @@ impl Status for aws_sdk_s3::config::http::HttpResponse {
     }
 }
 
-/// An access key, where it does not come from the environment.
-#[derive(Clone)]
-pub struct Login {
-    /// The access key's id.
-    pub id: String,
-    /// The secret access key.
-    pub secret: String,
-}
-
-impl std::fmt::Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Login({})", self.id)
-    }
-}
-
 impl Bucket {
     /// At `address`; `login` instead of what AWS's own tools would take.
     ///
     /// # Errors
     /// [`Class::Usage`] for an address that is none; [`Class::Host`] where no client can be made.
     pub fn new(address: &str, login: Option<Login>) -> Result<Self> {
-        let Address { bucket, prefix, endpoint, region, path_style, profile } =
-            Address::parse(address)?;
+        let BucketAddress { bucket, prefix, endpoint, region, path_style, profile } =
+            BucketAddress::parse(address)?;
         let runtime = patience::runtime()?;
         let client = runtime.block_on(async {
             let http = aws_smithy_http_client::Builder::new()
@@ -310,13 +254,6 @@ fn content_type(key: &str) -> &'static str {
     if key.ends_with(".json") { "application/json" } else { "application/octet-stream" }
 }
 
-/// Whether a bucket's name can not be put before that host: an address, or this machine.
-fn is_bare(endpoint: &str) -> bool {
-    let url = Url::parse(endpoint).ok();
-    let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
-    host == "localhost" || host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok()
-}
-
 impl Depot for Bucket {
     fn title(&self) -> String {
         self.title.clone()
@@ -405,24 +342,5 @@ impl Writable for Bucket {
 
     fn sweep(&self, unused_seconds: u64) -> Result<usize> {
         self.abort_old(unused_seconds)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_say_where_and_how() {
-        let plain = Address::parse("s3://images").unwrap();
-        assert_eq!((plain.bucket.as_str(), plain.prefix.as_str()), ("images", ""));
-        let full = "s3://images/a/b/?endpoint=http://127.0.0.1:1&region=auto&path-style=true";
-        let full = Address::parse(full).unwrap();
-        assert_eq!((full.prefix.as_str(), full.path_style), ("a/b/", Some(true)));
-        assert_eq!(full.endpoint.as_deref(), Some("http://127.0.0.1:1"));
-        for wrong in ["s3://", "s3:x", "s3://a/../b?x=1", "s3://a/b?colour=red", "s3://a/a%20b"] {
-            assert!(Address::parse(wrong).is_err(), "{wrong}");
-        }
-        assert!(is_bare("http://127.0.0.1:9000") && !is_bare("https://s3.example.com"));
     }
 }

@@ -211,7 +211,7 @@ impl Action {
     pub fn title(&self) -> String {
         let what = match self {
             Action::Run(command) => match command.argv.as_slice() {
-                [_, _, _, script] => script.clone(),
+                [_, flags, _, script] if flags == "-eu" => script.clone(),
                 argv => argv.join(" "),
             },
             Action::Packages(install) => install.packages.join(" "),

@@ -23,7 +23,7 @@ const STEPS_MAX: usize = 1000;
 const ID_MAX: i64 = 4_294_967_293;
 
 /// Every verb and the keys that may stand beside it; `arch` may always.
-const VERBS: [(&str, &[&str]); 12] = [
+pub(super) const VERBS: [(&str, &[&str]); 12] = [
     ("run", &["network", "secrets", "env", "as", "workdir", "timeout"]),
     ("packages", &["recommends", "network", "timeout"]),
     ("copy", &["to", "mode", "owner"]),

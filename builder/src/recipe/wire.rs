@@ -11,7 +11,7 @@ use super::step;
 /// A longer key is not compared with the known ones.
 const KEY_BYTES_MAX: usize = 64;
 
-const RECIPE_KEYS: [&str; 13] = [
+pub(super) const RECIPE_KEYS: [&str; 13] = [
     "name",
     "version",
     "arch",
@@ -26,11 +26,12 @@ const RECIPE_KEYS: [&str; 13] = [
     "step",
     "lint",
 ];
-const SOURCE_KEYS: [&str; 3] = ["bootstrap", "oci", "tarball"];
+pub(super) const SOURCE_KEYS: [&str; 3] = ["bootstrap", "oci", "tarball"];
 const LINT_KEYS: [&str; 1] = ["allow"];
-const BOOTSTRAP_KEYS: [&str; 4] = ["suite", "variant", "components", "packages"];
+pub(super) const BOOTSTRAP_KEYS: [&str; 4] = ["suite", "variant", "components", "packages"];
 
-const TEST_KEYS: [&str; 6] = ["name", "command", "exit", "equals", "contains", "timeout"];
+pub(super) const TEST_KEYS: [&str; 6] =
+    ["name", "command", "exit", "equals", "contains", "timeout"];
 
 /// Every section: its name, as a person would write it, and its keys.
 const SECTIONS: [(&str, &[&str]); 6] = [

@@ -153,13 +153,15 @@ fn key(bootstrap: &Bootstrap, arch: Arch, epoch: u64, version: &[u8]) -> Digest 
 
 fn arguments(bootstrap: &Bootstrap, arch: Arch, mode: &str) -> Vec<String> {
     // Debian's names of architectures are those of OCI.
+    // Where nothing is executed, there is nothing to customize.
+    let hook = if bootstrap.variant == "extract" { "extract" } else { "customize" };
     let mut arguments = vec![
         format!("--mode={mode}"),
         "--format=tar".to_string(),
         format!("--variant={}", bootstrap.variant),
         format!("--architectures={}", arch.oci_name()),
         format!("--components={}", bootstrap.components.join(",")),
-        format!("--customize-hook={CUSTOMIZE}"),
+        format!("--{hook}-hook={CUSTOMIZE}"),
     ];
     if !bootstrap.packages.is_empty() {
         arguments.push(format!("--include={}", bootstrap.packages.join(",")));

@@ -120,12 +120,11 @@ impl Job<'_> {
 
     fn spec(&self, store: &Store, progress: &Progress) -> Result<Spec> {
         let (arch, kernel) = (self.site.arch, self.site.kernel);
-        imgrun::check_arch(arch)?;
         let stored = match store.by_digest(kernel.digest)? {
             Some(stored) => stored,
             None => store.import(&kernel.bundle_path, progress, &Cancel::new())?.bundle,
         };
-        let decision = choose_accel(AccelChoice::Auto, || KvmEvidence::gather(false))?;
+        let decision = choose_accel(AccelChoice::Auto, arch, || KvmEvidence::gather(false))?;
         let Decision { accel, note } = decision;
         note.into_iter().for_each(|note| progress.note(note));
         let network = if self.command.network { Network::User } else { Network::None };
@@ -141,6 +140,7 @@ impl Job<'_> {
             cmdline: vec!["imgtool.redirect=off".to_string()],
             hostname: Hostname::from_name(HOSTNAME),
             network,
+            forwards: Vec::new(),
             tsc_khz: if accel == Accel::Tcg { imgrun::tsc_khz() } else { None },
         })
     }

@@ -117,6 +117,8 @@ pub struct Site<'s> {
     pub output: &'s Path,
     /// Whether packages are to be installed anew.
     pub refresh: bool,
+    /// Whether every step is to be executed, whatever the cache has.
+    pub anew: bool,
     /// Whether steps that need the network are refused.
     pub offline: bool,
 }
@@ -201,7 +203,7 @@ impl Stages {
         for stage in &self.all {
             let parts = self.parts(stage, &layers, site);
             let key = key(&parts);
-            let anew = site.refresh && matches!(stage.work, Work::Packages(_));
+            let anew = site.anew || site.refresh && matches!(stage.work, Work::Packages(_));
             let stored = match find(&key, cache).filter(|_| !anew) {
                 Some(stored) => {
                     progress.note(format!("{}: as before, from the cache", stage.title));

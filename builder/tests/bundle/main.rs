@@ -69,7 +69,6 @@ impl World {
         let quiet = Progress::silent();
         let source = source::tarball(&tar, &quiet).unwrap();
         let plan = Plan {
-            tests: Vec::new(),
             name: "t".parse().unwrap(),
             version: version.parse().unwrap(),
             arch: Arch::host(),
@@ -81,6 +80,8 @@ impl World {
             layers: source.layers,
             source: bundle::Source { name: source.name, digest: source.digest },
             recipe: Digest::of("recipe"),
+            lock: None,
+            tests: Vec::new(),
             kernel: Reference {
                 name: "k".parse().unwrap(),
                 version: "6.1".parse().unwrap(),

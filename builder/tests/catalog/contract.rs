@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Barrier;
 
-use imgrun::depot::{Depot, Http};
+use imgrun::depot::{Depot, Http, open_bucket};
 use imgrun::{Class, Progress, Unit};
 use imgtool::depot::probe::{Verdict, probe};
 use imgtool::depot::{self, Artifacts, Body, Bucket, Login, Put, Writable};
@@ -129,6 +129,29 @@ fn a_web_server_keeps_the_reading_half() {
     drop(server);
     let error = http.size("targets/one").unwrap_err();
     assert_eq!(error.class(), Class::Network, "{error}");
+}
+
+/// Hosts read buckets without AWS's library. No server here compares signatures: those are judged by
+/// the example in AWS's documentation (imgrun's unit tests).
+#[test]
+fn a_host_reads_a_bucket() {
+    let world = World::new();
+    for server in [Server::moto(), Server::s3rver(&world.path("buckets"))] {
+        server.make_bucket("images");
+        let key = "targets/one+two~3.json";
+        bucket(&server).put_new(key, Body::Bytes(b"0123456789")).unwrap();
+        let [(_, id), (_, secret)] = LOGIN;
+        let login = |secret: &str| Login { id: id.to_string(), secret: secret.to_string() };
+        let address = server.bucket("images");
+        reads(&open_bucket(&address, Some(login(secret))).unwrap(), key, b"0123456789");
+    }
+    let server = Server::s3rver(&world.path("more"));
+    server.make_bucket("images");
+    let wrong = Login { id: "nobody".to_string(), secret: "wrong".to_string() };
+    let error =
+        open_bucket(&server.bucket("images"), Some(wrong)).unwrap().get("a", 9).unwrap_err();
+    assert_eq!(error.class(), Class::Host, "{error}");
+    assert!(error.to_string().ends_with("InvalidAccessKeyId"), "{error}");
 }
 
 #[test]

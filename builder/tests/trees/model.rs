@@ -46,6 +46,17 @@ fn is_below(path: &str, directory: &str) -> bool {
     directory.is_empty() || path.strip_prefix(directory).is_some_and(|p| p.starts_with('/'))
 }
 
+/// Whether one layer makes a path two things: no program writes such a layer.
+fn is_doubtful(entries: &[Entry]) -> bool {
+    let is_leaf = |e: &&Entry| !matches!(e.what, What::Directory | What::Whiteout | What::Opaque);
+    let leaves: Vec<&str> = entries.iter().filter(is_leaf).map(|e| &e.path[..]).collect();
+    // A file and a directory of one name: does the one hide what the other had? And entries below a
+    // path that is something else are refused.
+    let is_twice = |e: &Entry| e.what == What::Directory && leaves.contains(&&e.path[..]);
+    let is_through = |e: &Entry| leaves.iter().any(|leaf| is_below(&e.path, leaf));
+    entries.iter().any(|e| is_twice(e) || is_through(e))
+}
+
 impl Model {
     /// Lays a layer on top.
     pub(crate) fn apply(&mut self, layer: usize, entries: &[Entry]) -> Option<()> {
@@ -68,15 +79,7 @@ impl Model {
                 _ => {}
             }
         }
-        // A file and a directory of one name in one layer: does the one hide what the other had?
-        let is_leaf =
-            |e: &&Entry| !matches!(e.what, What::Directory | What::Whiteout | What::Opaque);
-        let leaves: Vec<&str> = entries.iter().filter(is_leaf).map(|e| &e.path[..]).collect();
-        if entries.iter().any(|e| e.what == What::Directory && leaves.contains(&&e.path[..])) {
-            return None;
-        }
-        // Entries below a path that the same layer makes something else are refused.
-        if entries.iter().any(|e| leaves.iter().any(|leaf| is_below(&e.path, leaf))) {
+        if is_doubtful(entries) {
             return None;
         }
         let mut late = Vec::new();

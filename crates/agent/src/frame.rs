@@ -54,6 +54,14 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
+impl Frame {
+    /// Appends the frame to `out`, on another channel: for who passes frames on.
+    pub fn encode(&self, channel: u32, out: &mut Vec<u8>) {
+        put_header(out, self.payload.len(), channel, self.kind);
+        out.extend_from_slice(&self.payload);
+    }
+}
+
 /// Appends a header. The caller has checked `len`.
 pub(crate) fn put_header(out: &mut Vec<u8>, len: usize, channel: u32, kind: u8) {
     debug_assert!(len <= FRAME_PAYLOAD_BYTES_MAX);

@@ -1,17 +1,24 @@
 //! The command line: one verb, one file.
 
+mod command;
+mod create;
 mod doctor;
+mod exec;
 mod export;
 mod gc;
 mod import;
 mod inspect;
 mod interrupt;
+mod lifecycle;
 mod list;
+mod logs;
+mod ps;
 mod pull;
 mod rm;
 mod run;
 mod session;
 mod stdio;
+mod supervise;
 mod sync;
 mod tty;
 mod verify;
@@ -19,6 +26,7 @@ mod verify;
 use std::future::Future;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use imgrun::terminal::{self, Style};
@@ -40,6 +48,8 @@ Examples:
   imgrun run ./debian-12-x86_64.tar.zst -- uname -a     import, boot, run, throw away
   imgrun run -it debian -- bash                         a terminal in an imported image
   tar c . | imgrun run debian -- tar tv                 standard input, output and error are exact
+  imgrun run -d --name web debian                       a machine that stays: exec, logs, stop, rm
+  imgrun pull debian                                    from a catalog: see imgrun pull --help
   imgrun doctor                                         what this machine can and can not run
 
 Bundles are kept in $IMGRUN_HOME, else $XDG_DATA_HOME/imgrun, else ~/.local/share/imgrun.
@@ -50,6 +60,17 @@ Exit codes: 2 wrong usage, 3 wrong input, 4 not trusted, 5 network, 6 this machi
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Args),
+    Create(create::Args),
+    Start(lifecycle::Start),
+    Stop(lifecycle::Stop),
+    Restart(lifecycle::Restart),
+    Kill(lifecycle::Kill),
+    Exec(exec::Args),
+    Shell(exec::ShellArgs),
+    Logs(logs::Logs),
+    Console(logs::Console),
+    Ps(ps::Args),
+    Supervise(supervise::Args),
     Pull(pull::Args),
     Sync(sync::Args),
     Import(import::Args),
@@ -63,6 +84,9 @@ enum Verb {
     /// Print the version
     Version,
 }
+
+/// Interrupted work has this long to tidy up.
+const TIDY_MAX: Duration = Duration::from_secs(5);
 
 /// What every verb gets.
 struct Shell {
@@ -98,11 +122,14 @@ impl Shell {
             biased;
             _ = self.interrupts.next() => {
                 cancel.cancel();
-                // A second interrupt does not wait; what is left then is swept at the next start.
+                // A second interrupt does not wait, nor do we for a server that keeps silent; what is
+                // left then is swept at the next start.
                 tokio::select! {
-                    _ = self.interrupts.next() => std::process::exit(self.interrupts.exit_code()),
-                    _ = &mut thread => Err(Error::interrupted()),
+                    _ = self.interrupts.next() => {}
+                    () = tokio::time::sleep(TIDY_MAX) => {}
+                    _ = &mut thread => return Err(Error::interrupted()),
                 }
+                std::process::exit(self.interrupts.exit_code())
             }
             done = &mut thread => {
                 done.unwrap_or_else(|e| Err(Error::new(Class::Bug, "a thread failed").because(e)))
@@ -132,6 +159,17 @@ async fn perform(cli: Cli) -> ExitCode {
     let done = match cli.verb {
         // Its exit code is the guest's, or says that the command never ran.
         Verb::Run(args) => return args.run(&mut shell).await,
+        Verb::Create(args) => return args.run(&mut shell).await,
+        Verb::Exec(args) => return args.run(&mut shell).await,
+        Verb::Shell(args) => return args.run(&mut shell).await,
+        Verb::Supervise(args) => return args.run(&mut shell).await,
+        Verb::Start(args) => args.run(&mut shell).await,
+        Verb::Stop(args) => args.run(&mut shell).await,
+        Verb::Restart(args) => args.run(&mut shell).await,
+        Verb::Kill(args) => args.run(&mut shell).await,
+        Verb::Logs(args) => args.run(&mut shell).await,
+        Verb::Console(args) => args.run(&mut shell).await,
+        Verb::Ps(args) => args.run(&mut shell).await,
         Verb::Pull(args) => args.run(&mut shell).await,
         Verb::Sync(args) => args.run(&mut shell).await,
         Verb::Import(args) => args.run(&mut shell).await,

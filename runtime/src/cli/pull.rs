@@ -38,8 +38,8 @@ pub(super) struct Args {
 /// Which catalogs, and how fast. Also for other verbs.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct SourceArgs {
-    /// Ask this depot instead of the configured ones: file:DIR, http://…, https://…; several are
-    /// asked in order
+    /// Ask this depot instead of the configured ones: file:DIR, http://…, https://…, s3://…; several
+    /// are asked in order
     #[arg(long, value_name = "DEPOT")]
     from: Vec<String>,
     /// The root.json that the owner of the catalog in --from gave you; needed once
@@ -60,7 +60,8 @@ Examples:
   imgrun pull debian --from https://images.example --root root.json
   imgrun pull debian --limit-rate 2M --json
 
-Catalogs are listed in ~/.config/imgrun/catalogs.toml, else /etc/imgrun/catalogs.toml:
+Catalogs are listed in $IMGRUN_CATALOGS, else ~/.config/imgrun/catalogs.toml, else
+/etc/imgrun/catalogs.toml:
 
   [[catalog]]                      # asked in this order; the first that has the name is taken
   name = \"house\"                   # under which this host remembers what it has seen of it
@@ -68,7 +69,11 @@ Catalogs are listed in ~/.config/imgrun/catalogs.toml, else /etc/imgrun/catalogs
   depots = [                       # the same catalog in several places, asked in this order
     \"https://images.example\",
     \"file:/srv/mirror\",
-  ]";
+    \"s3://bucket/prefix?endpoint=https://s3.example&region=auto\",
+  ]
+
+Buckets are read with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or without a
+log-in where they are public.";
 
 impl SourceArgs {
     /// Whether a catalog was named.

@@ -1,33 +1,55 @@
 //! `imgrun rm NAME…`
 
-use imgrun::Result;
+use imgrun::kept::Kept;
+use imgrun::{Result, Store};
 
-use super::{Shell, say};
+use super::{Shell, lifecycle, say};
 
-/// Remove bundles from the local store
+/// Remove machines that have a name, or bundles from the local store
 ///
-/// Machines that run from a bundle go on; their files are freed when they end.
+/// What is the name of a machine is that machine. Machines that run from a bundle go on without
+/// it; its files are freed when they end.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// name, name:version, or the first twelve or more digits of the digest
+    /// A machine's name; a bundle's name, name:version, or twelve or more digits of its digest
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
+    /// End a machine that runs, as a power cut would
+    #[arg(short, long)]
+    force: bool,
 }
 
 impl Args {
     pub(super) async fn run(self, shell: &mut Shell) -> Result<()> {
         let store = shell.store().await?;
         for name in self.names {
-            let (digest, title) = match store.damaged(&name)? {
-                Some(digest) => (digest, "(damaged)".to_string()),
-                None => {
-                    let stored = store.find(&name, None, &shell.progress)?;
-                    (stored.digest, stored.title())
-                }
+            let Some(kept) = Kept::find(&store, &name)? else {
+                remove_bundle(&store, &name, shell)?;
+                continue;
             };
-            store.remove(digest)?;
-            say(&format!("{title} {digest}"))?;
+            if self.force {
+                lifecycle::kill(&kept).await?;
+                // One that was to go at its end is gone by now, or will be.
+                if Kept::find(&store, &name)?.is_none() {
+                    say(&name)?;
+                    continue;
+                }
+            }
+            kept.remove().await?;
+            say(&name)?;
         }
         Ok(())
     }
+}
+
+fn remove_bundle(store: &Store, name: &str, shell: &Shell) -> Result<()> {
+    let (digest, title) = match store.damaged(name)? {
+        Some(digest) => (digest, "(damaged)".to_string()),
+        None => {
+            let stored = store.find(name, None, &shell.progress)?;
+            (stored.digest, stored.title())
+        }
+    };
+    store.remove(digest)?;
+    say(&format!("{title} {digest}"))
 }

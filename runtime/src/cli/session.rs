@@ -45,6 +45,17 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// The signal that ended the command, if one did, and whether that was for `--timeout`.
+    pub(super) fn details(&self) -> (Option<u8>, bool) {
+        match self {
+            Outcome::Exit(Exit { status: Status::Signal(signal), timed_out }) => {
+                (Some(*signal), *timed_out)
+            }
+            Outcome::Exit(Exit { status: Status::Code(_), timed_out }) => (None, *timed_out),
+            Outcome::Killed { .. } => (None, false),
+        }
+    }
+
     /// Our exit code.
     pub(super) fn code(&self) -> u8 {
         match self {

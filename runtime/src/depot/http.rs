@@ -14,6 +14,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use tokio::runtime::Runtime;
 
+use super::s3::Signer;
 use super::{Depot, check_key};
 use crate::retry::{Failure, Tries, retry_after};
 use crate::{Error, Progress, Result};
@@ -24,6 +25,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Within every [`STALL_TIMEOUT`] at least so many bytes have to come.
 const STALL_BYTES: u64 = 16 << 10;
+/// What is read of a refusal.
+const REFUSAL_BYTES_MAX: usize = 4 << 10;
 /// Answers that send us on, at most.
 const REDIRECTS_MAX: usize = 5;
 
@@ -34,6 +37,7 @@ pub struct Http {
     client: Client,
     /// One for all requests: connections live in it.
     runtime: Arc<Loop>,
+    signer: Option<Signer>,
     /// It has sent a whole file where a part was asked for.
     whole_only: Arc<AtomicBool>,
 }
@@ -75,6 +79,11 @@ impl Http {
     /// # Errors
     /// [`crate::Class::Usage`] for no URL, or one with a query.
     pub fn new(address: &str) -> Result<Self> {
+        Self::signed(address, None)
+    }
+
+    /// The same with signed requests.
+    pub(super) fn signed(address: &str, signer: Option<Signer>) -> Result<Self> {
         let wrong = |why: &str| Error::usage(format!("{address}: {why}"));
         let mut base = Url::parse(address).map_err(|e| wrong(&e.to_string()))?;
         if base.query().is_some() || base.fragment().is_some() || base.cannot_be_a_base() {
@@ -94,7 +103,7 @@ impl Http {
             .build()
             .map_err(|e| Error::host("start an asynchronous runtime").because(e))?;
         let whole_only = Arc::default();
-        Ok(Http { base, client, runtime: Arc::new(Loop(Some(runtime))), whole_only })
+        Ok(Http { base, client, runtime: Arc::new(Loop(Some(runtime))), signer, whole_only })
     }
 
     fn url(&self, key: &str) -> Result<Url> {
@@ -113,6 +122,11 @@ impl Http {
         if let Ask::Part(start, end) = ask {
             request = request.header(RANGE, format!("bytes={start}-{}", end - 1));
         }
+        let method = if ask == Ask::Head { "HEAD" } else { "GET" };
+        let signed = self.signer.iter().flat_map(|signer| signer.headers(method, url));
+        for (name, value) in signed {
+            request = request.header(name, value);
+        }
         let about = |e: reqwest::Error| Error::network(url.to_string()).because(e.without_url());
         let response =
             request.send().await.map_err(|e| match (e.is_redirect(), e.is_connect()) {
@@ -126,7 +140,12 @@ impl Http {
             StatusCode::RANGE_NOT_SATISFIABLE => Ok(Some(response)),
             StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
             // Private buckets say so of what is not there, where listing is not allowed.
-            StatusCode::FORBIDDEN => Ok(None),
+            StatusCode::FORBIDDEN => match refusal(response).await {
+                None => Ok(None),
+                Some(code) => Err(Error::host(format!("{url}: {code}"))
+                    .hint("are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and the clock, right?")
+                    .into()),
+            },
             _ => {
                 let error = Error::network(format!("{url}: {status}"));
                 let passing = status.is_server_error()
@@ -219,6 +238,21 @@ impl Http {
             }
         })
     }
+}
+
+/// What a bucket says of a signature that it does not take; `None` where it only keeps to itself
+/// what it has.
+async fn refusal(mut response: Response) -> Option<String> {
+    let mut body = Vec::new();
+    while body.len() < REFUSAL_BYTES_MAX
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        body.extend_from_slice(&chunk);
+    }
+    let body = String::from_utf8_lossy(&body).into_owned();
+    let code = body.split_once("<Code>")?.1.split_once("</Code>")?.0;
+    let plain = code.bytes().all(|c| c.is_ascii_alphanumeric());
+    (plain && code != "AccessDenied").then(|| code.to_string())
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

@@ -7,6 +7,7 @@
 mod chunked;
 mod directory;
 mod http;
+mod s3;
 
 use std::fmt::Debug;
 use std::io::Write;
@@ -17,6 +18,7 @@ use crate::{Error, Result};
 pub use chunked::{Chunked, chunks_key, frames_key};
 pub use directory::Directory;
 pub use http::Http;
+pub use s3::{BucketAddress, Login, is_bare, open_bucket};
 
 /// A key is at most this long.
 const KEY_BYTES_MAX: usize = 512;
@@ -85,18 +87,26 @@ pub fn check_key(key: &str) -> Result<()> {
     Err(Error::bug(format!("{key:?} can not be a key")))
 }
 
-/// Opens the reading half of the depot at `address`: `file:/dir`, `http://…`, `https://…`.
+/// Opens the reading half of the depot at `address`: `file:/dir`, `http://…`, `https://…`,
+/// `s3://…`.
 ///
 /// # Errors
 /// [`crate::Class::Usage`] for another address, and where no client can be made.
 pub fn open(address: &str) -> Result<Box<dyn Depot>> {
+    let chunked =
+        |depot: Box<dyn Depot>| -> Result<Box<dyn Depot>> { Ok(Box::new(Chunked::new(depot))) };
     if let Some(path) = address.strip_prefix("file:") {
-        let depot: Box<dyn Depot> = Box::new(Directory::new(path)?);
-        return Ok(Box::new(Chunked::new(depot)));
+        return chunked(Box::new(Directory::new(path)?));
     }
     if address.starts_with("http://") || address.starts_with("https://") {
-        let depot: Box<dyn Depot> = Box::new(Http::new(address)?);
-        return Ok(Box::new(Chunked::new(depot)));
+        return chunked(Box::new(Http::new(address)?));
     }
-    Err(Error::usage(format!("{address}: it is no file:, http: or https: address")))
+    if address.starts_with("s3:") {
+        return chunked(Box::new(s3::open_bucket(address, None)?));
+    }
+    let error = Error::usage(format!("{address}: it is no file:, http:, https: or s3: address"));
+    Err(match address.starts_with("oci:") {
+        true => error.hint("imgrun does not read registries yet"),
+        false => error,
+    })
 }

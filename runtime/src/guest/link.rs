@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::NotRun;
 use super::channel::{Channel, End, broken};
+use super::relay::Relayed;
 use crate::{Error, Result};
 
 /// Frames that wait to be written, bytes. Standard input stops well below; a guest that makes us
@@ -31,9 +32,11 @@ pub(super) struct Link {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    out: Vec<u8>,
+pub(super) struct State {
+    pub(super) out: Vec<u8>,
     channels: HashMap<u32, Channel>,
+    /// Channels of other processes: no number is in both.
+    pub(super) relayed: HashMap<u32, Relayed>,
     last_channel: u32,
     failure: Option<String>,
 }
@@ -64,6 +67,37 @@ impl Link {
         state.failure.get_or_insert_with(|| why.to_string());
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// Waits until the session has failed.
+    pub(super) async fn failed(&self) {
+        self.until(|state| state.failure.as_ref().map(drop)).await;
+    }
+
+    /// Changes the state.
+    pub(super) fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_waiters();
+    }
+
+    /// Changes the state as soon as there is room for more frames.
+    pub(super) async fn room(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        let mut change = Some(change);
+        self.until(|state| {
+            if let Err(e) = state.alive() {
+                return Some(Err(e));
+            }
+            if state.out.len() >= OUT_STDIN_BYTES_MAX {
+                return None;
+            }
+            if let Some(change) = change.take() {
+                change(state);
+            }
+            Some(Ok(()))
+        })
+        .await?;
+        self.changed.notify_waiters();
+        Ok(())
     }
 
     /// Queues a small message.
@@ -104,6 +138,20 @@ impl Link {
 
     fn receive_frame(&self, frame: Frame) -> Result<()> {
         let channel = frame.channel;
+        let mut state = self.lock();
+        if let Some(relayed) = state.relayed.get(&channel) {
+            let (credit, last) = relayed.receive(&frame);
+            if last {
+                state.relayed.remove(&channel);
+            }
+            if let Some(credit) = credit {
+                state.queue(channel, &credit)?;
+                drop(state);
+                self.changed.notify_waiters();
+            }
+            return Ok(());
+        }
+        drop(state);
         let message = Message::decode(frame)?;
         if channel == CHANNEL_CONTROL {
             return match message {
@@ -131,15 +179,10 @@ impl Link {
     pub(super) fn open(self: &Arc<Self>, exec: Exec) -> Result<Handle> {
         let mut state = self.lock();
         state.alive()?;
-        if state.channels.len() >= CHANNELS_MAX {
+        if state.open_channels() >= CHANNELS_MAX {
             return Err(Error::usage(format!("{CHANNELS_MAX} commands run already")));
         }
-        let id = loop {
-            state.last_channel = state.last_channel.wrapping_add(1).max(1);
-            if !state.channels.contains_key(&state.last_channel) {
-                break state.last_channel;
-            }
-        };
+        let id = state.free_channel();
         let request = Message::Exec(exec);
         request.encode(id, &mut state.out).map_err(|e| Error::usage(e.to_string()))?;
         state.channels.insert(id, Channel::default());
@@ -150,8 +193,23 @@ impl Link {
 }
 
 impl State {
+    pub(super) fn open_channels(&self) -> usize {
+        self.channels.len() + self.relayed.len()
+    }
+
+    /// A number that no channel has.
+    pub(super) fn free_channel(&mut self) -> u32 {
+        loop {
+            let id = self.last_channel.wrapping_add(1).max(1);
+            self.last_channel = id;
+            if !self.channels.contains_key(&id) && !self.relayed.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
     /// Queues a small message.
-    fn queue(&mut self, channel: u32, message: &Message) -> Result<()> {
+    pub(super) fn queue(&mut self, channel: u32, message: &Message) -> Result<()> {
         self.alive()?;
         message.encode(channel, &mut self.out).map_err(|e| Error::usage(e.to_string()))?;
         if self.out.len() > OUT_BYTES_MAX {

@@ -7,6 +7,7 @@
 
 mod channel;
 mod link;
+mod relay;
 mod running;
 
 use std::io;
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::{Error, Result};
 use link::Link;
 
+pub use relay::Wish;
 pub use running::{Control, Output, Running, Stdin};
 
 /// An agent may take this long to start a command, or to say why it does not.

@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{GUEST, NAMESERVER};
+use super::{GATEWAY, GUEST, NAMESERVER};
 
 /// QEMU's own limit: 64 KiB and 4 KiB for headers.
 const FRAME_BYTES_MAX: usize = 68 << 10;
@@ -36,10 +36,13 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Reads the guest's frames from `from` and writes those that may pass to `to`.
-    pub(crate) fn start(from: UnixStream, to: UnixStream) -> Self {
+    /// Reads the guest's frames from `from` and writes those that may pass to `to`; `answers` where
+    /// a forwarded port leads in.
+    pub(crate) fn start(from: UnixStream, to: UnixStream, answers: bool) -> Self {
         let (frames, passed) = mpsc::channel(FRAMES_MAX);
-        Guard { tasks: [tokio::spawn(read(from, frames)), tokio::spawn(write(to, passed))] }
+        Guard {
+            tasks: [tokio::spawn(read(from, frames, answers)), tokio::spawn(write(to, passed))],
+        }
     }
 }
 
@@ -49,7 +52,7 @@ impl Drop for Guard {
     }
 }
 
-async fn read(mut from: UnixStream, frames: mpsc::Sender<Vec<u8>>) {
+async fn read(mut from: UnixStream, frames: mpsc::Sender<Vec<u8>>, answers: bool) {
     let (mut buffer, mut waiting) = (vec![0; READ_BYTES], Vec::new());
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
         waiting.extend_from_slice(&buffer[..n]);
@@ -60,7 +63,7 @@ async fn read(mut from: UnixStream, frames: mpsc::Sender<Vec<u8>>) {
                 return;
             }
             let Some(frame) = waiting.get(at..at + 4 + len) else { break };
-            if is_allowed(&frame[4..]) {
+            if is_allowed(&frame[4..], answers) {
                 let _ = frames.try_send(frame.to_vec());
             }
             at += 4 + len;
@@ -77,17 +80,17 @@ async fn write(mut to: UnixStream, mut passed: mpsc::Receiver<Vec<u8>>) {
     }
 }
 
-/// Whether the guest may send this Ethernet frame.
-fn is_allowed(frame: &[u8]) -> bool {
+/// Whether the guest may send this Ethernet frame; `answers` to the router, too.
+fn is_allowed(frame: &[u8], answers: bool) -> bool {
     match frame.get(12..14).map(|kind| [kind[0], kind[1]]) {
         // Answered by the stack itself.
         Some(ETHERTYPE_ARP) => true,
-        Some(ETHERTYPE_IPV4) => is_allowed_packet(&frame[14..]),
+        Some(ETHERTYPE_IPV4) => is_allowed_packet(&frame[14..], answers),
         _ => false,
     }
 }
 
-fn is_allowed_packet(packet: &[u8]) -> bool {
+fn is_allowed_packet(packet: &[u8], answers: bool) -> bool {
     const VERSION_4_NO_OPTIONS: u8 = 0x45;
     let Some((header, body)) = packet.split_at_checked(20) else { return false };
     // Options can name another way to another destination.
@@ -100,11 +103,21 @@ fn is_allowed_packet(packet: &[u8]) -> bool {
     let port = body.get(2..4).map(|port| u16::from_be_bytes([port[0], port[1]]));
     let port = port.filter(|_| !is_fragment && matches!(protocol, TCP | UDP));
     match to {
+        // Answers to who came in by a forwarded port. The stack opens a socket of its own only for
+        // a segment with SYN and no ACK.
+        GATEWAY => answers && port.is_some() && protocol == TCP && is_answer(body),
         NAMESERVER => port == Some(DNS_PORT),
         // Answered by the stack itself.
         Ipv4Addr::BROADCAST => protocol == UDP && port == Some(DHCP_SERVER_PORT),
         to => is_allowed_address(to),
     }
+}
+
+/// Whether a TCP segment belongs to a connection that somebody else began.
+fn is_answer(segment: &[u8]) -> bool {
+    const FLAGS: usize = 13;
+    const ACK: u8 = 0x10;
+    segment.get(FLAGS).is_some_and(|flags| flags & ACK != 0)
 }
 
 /// Not the host itself by any name that only it has, not the network between it and the guest,
@@ -119,6 +132,10 @@ fn is_allowed_address(to: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_allowed(frame: &[u8]) -> bool {
+        super::is_allowed(frame, true)
+    }
 
     /// A frame to `to`, as a guest makes one.
     fn frame(to: [u8; 4], protocol: u8, port: u16) -> Vec<u8> {
@@ -163,6 +180,28 @@ mod tests {
         fragment[20] = 0x20;
         assert!(!is_allowed(&fragment));
         assert!(is_allowed(&frame([255; 4], UDP, 67)) && !is_allowed(&frame([255; 4], TCP, 67)));
+    }
+
+    #[test]
+    fn a_guest_answers_through_the_router_but_begins_nothing() {
+        let segment = |flags: u8| {
+            let mut frame = frame([10, 0, 2, 2], TCP, 40_000);
+            frame.resize(14 + 20 + 20, 0);
+            frame[14 + 20 + 13] = flags;
+            frame
+        };
+        let (syn, ack, rst) = (0x02, 0x10, 0x04);
+        assert!(is_allowed(&segment(syn | ack)) && is_allowed(&segment(ack | rst)));
+        assert!(!super::is_allowed(&segment(syn | ack), false));
+        assert!(
+            !is_allowed(&segment(syn)) && !is_allowed(&segment(0)) && !is_allowed(&segment(rst))
+        );
+        let mut udp = segment(ack);
+        udp[14 + 9] = UDP;
+        assert!(!is_allowed(&udp));
+        let mut fragment = segment(ack);
+        fragment[14 + 7] = 1;
+        assert!(!is_allowed(&fragment));
     }
 
     #[test]

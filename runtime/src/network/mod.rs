@@ -1,9 +1,11 @@
 //! How a machine is connected.
 
+mod forward;
 mod guard;
 
 use std::net::Ipv4Addr;
 
+pub use forward::Forward;
 pub(crate) use guard::Guard;
 
 /// How a machine is connected.
@@ -12,8 +14,8 @@ pub enum Network {
     /// Not at all.
     #[default]
     None,
-    /// Outbound IPv4 only, by the VMM's own sockets: no root, no interface of the host's, nothing
-    /// that could reach in. The guest reaches what the host reaches, the host's own addresses
+    /// Outbound IPv4 only, by the VMM's own sockets: no root, no interface of the host's; what
+    /// reaches in are [`crate::Spec::forwards`] alone. The guest reaches what the host reaches, the host's own addresses
     /// included, but for its loopback and link-local addresses (a cloud's metadata).
     User,
 }
@@ -26,6 +28,19 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 pub const NAMESERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
 impl Network {
+    /// `none` or `user`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Network::None => "none",
+            Network::User => "user",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Network::None, Network::User].into_iter().find(|network| network.name() == name)
+    }
+
     /// What the agent is told: `ADDRESS/PREFIX,GATEWAY,NAMESERVER`.
     pub(crate) fn guest_word(self) -> Option<String> {
         let (address, prefix) = GUEST;

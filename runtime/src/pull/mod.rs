@@ -213,7 +213,7 @@ impl<'a> Pull<'a> {
             let missing = missing(&outline, &plan.from);
             Ok((plan, missing))
         })?;
-        self.check_space(&outline, &plan.from)?;
+        self.check_space(&outline, &plan.from, draft.shares())?;
         let spans = span::spans(&outline, &plan.lacking(), self.sources.sends_parts());
         let fetch_bytes = spans.iter().map(|span| span.frame_bytes()).sum();
         let title = format!("pull {}", self.entry.title());
@@ -309,10 +309,11 @@ impl<'a> Pull<'a> {
     }
 
     /// Better now than after a gigabyte.
-    fn check_space(&self, outline: &Outline, from: &[Whence]) -> Result<()> {
+    fn check_space(&self, outline: &Outline, from: &[Whence], shares: bool) -> Result<()> {
         let pieces = outline.pieces().iter().zip(from);
         let bytes = |(piece, from): (&Piece, &Whence)| match from {
             Whence::Hole | Whence::Draft => 0,
+            Whence::Local(_) if shares => 0,
             Whence::Local(_) | Whence::Depot => piece.frame.raw_bytes(),
         };
         let needed = pieces.map(bytes).sum::<u64>() + SPARE_BYTES;

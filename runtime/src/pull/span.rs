@@ -6,7 +6,7 @@ use std::ops::Range;
 use bundle::{Digest, Frame, Outline};
 
 /// A request is for at most so many bytes, unless one frame is longer.
-const SPAN_BYTES_MAX: u64 = 2 << 20;
+const SPAN_BYTES_MAX: u64 = 1 << 20;
 /// Bytes between two missing frames that are rather fetched than asked around: what holes and tar
 /// headers take. A request of its own costs about as much.
 const GAP_BYTES_MAX: u64 = 4 << 10;

@@ -15,7 +15,7 @@ use super::span::Span;
 use crate::{Cancel, Error, Result, Stage};
 
 /// Bytes of frames that are under way or waiting.
-pub(super) const WINDOW_BYTES_MAX: u64 = 16 << 20;
+pub(super) const WINDOW_BYTES_MAX: u64 = 10 << 20;
 /// Requests at once.
 const CONNECTIONS_MAX: usize = 6;
 /// How often a waiting thread looks whether the user has stopped us.
@@ -63,6 +63,7 @@ impl Supply {
             let (supply, sources) = (Arc::clone(self), Arc::clone(sources));
             let (rate, stage) = (Arc::clone(rate), Arc::downgrade(stage));
             std::thread::spawn(move || {
+                let _watch = Watch(&supply);
                 while let Some(span) = supply.next() {
                     if let Err(e) = sources.fetch(&span, &supply, &rate, &stage) {
                         supply.fail(e);
@@ -146,5 +147,16 @@ impl Supply {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets nobody wait for a thread that panicked.
+struct Watch<'s>(&'s Supply);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::bug("a thread that fetches has failed"));
+        }
     }
 }

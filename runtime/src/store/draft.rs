@@ -90,6 +90,11 @@ impl Draft {
         self.write(piece, raw)
     }
 
+    /// Whether [`Draft::share`] can work here.
+    pub(crate) fn shares(&self) -> bool {
+        self.files.iter().any(SparseFile::shares)
+    }
+
     /// Shares a piece's blocks with a file of another bundle; false where that can not be.
     pub(crate) fn share(&self, piece: &Piece, from: &File, from_at: u64) -> bool {
         self.files[piece.file].share(from, from_at, piece.raw_at, piece.frame.raw_bytes())

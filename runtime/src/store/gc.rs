@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use bundle::{Arch, Digest, Kind, Name};
 
 use super::{Store, Stored};
+use crate::kept::Kept;
 use crate::lease::is_still;
 use crate::{Error, Progress, Result};
 
@@ -54,13 +55,15 @@ impl Stored {
 
 impl Store {
     /// What can go, if of each name, kind and architecture the `keep` bundles that came last stay,
-    /// with the kernels that the images among them name, and what is in use.
+    /// with the kernels that the images among them name, what is in use, and what machines with a
+    /// name need to start.
     ///
     /// # Errors
     /// Where the store can not be read.
     pub fn garbage(&self, keep: usize, progress: &Progress) -> Result<Garbage> {
         let mut all = self.list(progress)?;
         all.sort_by_key(|s| std::cmp::Reverse((s.imported, s.digest)));
+        let machines = Kept::all(self)?;
         let mut counts: HashMap<(Name, Arch), usize> = HashMap::new();
         let mut kept: HashSet<Digest> = HashSet::new();
         for stored in &all {
@@ -68,7 +71,8 @@ impl Store {
             let count = counts.entry((manifest.name.clone(), manifest.arch)).or_default();
             *count += 1;
             let is_image = manifest.kind == Kind::Image;
-            if *count > keep && !stored.is_held() {
+            let named = machines.iter().any(|machine| machine.names(stored));
+            if *count > keep && !stored.is_held() && !named {
                 continue;
             }
             kept.insert(stored.digest);

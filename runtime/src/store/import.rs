@@ -5,9 +5,9 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-
 use bundle::{Digest, HashingReader, Outline, Piece};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::draft::{Draft, sync_dir};
 use super::{Store, Stored};
@@ -103,13 +103,19 @@ impl Store {
         self.publish(&dir, digest)
     }
 
-    /// Puts a whole, synced directory in the place of a damaged one; at no moment is there none.
+    /// Puts a whole, synced directory in the place of a damaged one; at no moment is there none, where
+    /// the file system can exchange two names.
     pub(crate) fn replace(&self, dir: &Path, digest: Digest) -> Result<Stored> {
         let target = self.bundles().join(digest.hex());
-        let about = |e: rustix::io::Errno| Error::io(target.display(), e.into());
+        let about = |e: Errno| Error::io(target.display(), e.into());
         match renameat_with(CWD, dir, CWD, &target, RenameFlags::EXCHANGE) {
             // It was removed meanwhile.
-            Err(rustix::io::Errno::NOENT) => return Ok(self.publish(dir, digest)?.bundle),
+            Err(Errno::NOENT) => return Ok(self.publish(dir, digest)?.bundle),
+            // Not every file system can exchange two names.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                self.remove(digest)?;
+                return Ok(self.publish(dir, digest)?.bundle);
+            }
             exchanged => exchanged.map_err(about)?,
         }
         sync_dir(&self.bundles())?;

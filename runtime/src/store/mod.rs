@@ -8,12 +8,14 @@
 //! <home>/catalogs/<name>/            what this host has seen of a catalog: see tuf
 //! <home>/staging/imgrun-<random>/    an import under way; locked by its process, renamed when whole
 //! <home>/machines/imgrun-<random>/   a running machine's disks; locked by its process
+//! <home>/kept/<name>/                a machine with a name: see [`crate::kept`]
 //! ```
 //! There is no index file that could disagree with the directories: a name is found by reading
 //! the manifests (a few hundred microseconds for a dozen bundles). Under `bundles/` everything is
 //! whole, because an import is one rename; files are read-only and shared by all machines.
 
 mod claim;
+mod directory;
 mod draft;
 mod export;
 mod gc;
@@ -32,10 +34,12 @@ use std::time::SystemTime;
 
 use bundle::{Arch, Digest, Kind, MANIFEST_BYTES_MAX, Manifest};
 
+use crate::kept::Kept;
 use crate::lease::Lease;
 use crate::{Error, Progress, Result};
 
 pub(crate) use claim::{Claim, lock};
+pub use directory::KernelNaming;
 pub(crate) use draft::Draft;
 pub use gc::{Garbage, Hold, KEEP_DEFAULT};
 pub use import::Imported;
@@ -103,6 +107,7 @@ impl Store {
         }
         Lease::sweep(&store.staging())?;
         Lease::sweep(&store.machines())?;
+        Kept::sweep(&store)?;
         Ok(store)
     }
 
@@ -168,7 +173,7 @@ impl Store {
         let path = dir.join(MANIFEST);
         let damaged = |e: String| {
             Error::input(format!("{}: {e}", path.display()))
-                .hint(format!("the store is damaged there; remove it: imgrun rm {}", digest.hex()))
+                .hint(format!("imgrun verify --repair; or remove it: imgrun rm {}", digest.hex()))
         };
         let metadata = match path.metadata() {
             Ok(metadata) => metadata,
@@ -235,7 +240,12 @@ impl Store {
         self.home.join("bundles")
     }
 
-    fn staging(&self) -> PathBuf {
+    /// Where machines with a name are: see [`crate::kept`].
+    pub(crate) fn kept(&self) -> PathBuf {
+        self.home.join("kept")
+    }
+
+    pub(crate) fn staging(&self) -> PathBuf {
         self.home.join("staging")
     }
 }

@@ -75,6 +75,11 @@ impl SparseFile {
             .map_err(|e| Error::io(self.path.display(), e.into()))
     }
 
+    /// Whether [`SparseFile::share`] can work here.
+    pub(super) fn shares(&self) -> bool {
+        self.shares
+    }
+
     /// Takes `bytes` bytes over from another file without copying them, where the file system can
     /// do that: both then share the blocks. False where it can not; then nothing was taken.
     pub(super) fn share(&self, from: &File, from_at: u64, at: u64, bytes: u64) -> bool {

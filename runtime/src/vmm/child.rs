@@ -14,7 +14,8 @@ use rustix::process::{PidfdFlags, Signal, getpid, getppid, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch, PACKAGE};
+use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch};
+use crate::tool::debian_package;
 use crate::{Error, Result};
 
 /// What a VMM says on standard error is kept up to here, bytes.
@@ -57,6 +58,8 @@ impl Child {
                 let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
                 rustix::io::dup2(end, &mut place)?;
             }
+            // No program that it executes, were it to, has more rights than it.
+            rustix::thread::set_no_new_privs(true)?;
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // We may have died before the request was in place.
             if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
@@ -153,5 +156,9 @@ fn keep_tail(
 fn not_started(launch: &Launch, e: io::Error) -> Error {
     let missing = e.kind() == io::ErrorKind::NotFound;
     let error = Error::host(format!("{}: can not be started", launch.program)).because(e);
-    if missing { error.hint(format!("install it: apt install {PACKAGE}")) } else { error }
+    if !missing {
+        return error;
+    }
+    let package = debian_package(&launch.program);
+    error.hint(format!("install it: apt install {package}"))
 }

@@ -13,7 +13,7 @@ use std::fmt;
 use crate::{Spec, Upper};
 
 pub(crate) use child::{Child, Ends};
-pub(crate) use qemu::{PACKAGE, binary};
+pub(crate) use qemu::binary;
 
 /// Where a machine has a network, the VMM writes what the guest sends to this descriptor,
 pub(crate) const GUARD_OUT_FD: i32 = 900;

@@ -1,19 +1,18 @@
 //! QEMU's command line.
 //!
-//! The machine is a `microvm` without ACPI: devices on virtio-mmio, found by the kernel through
-//! words that QEMU adds to its command line (it does so only with `acpi=off`). Such a guest has no
-//! way to power off; it resets, and `-no-reboot` turns that into an exit.
+//! The machine on x86_64 is a `microvm` without ACPI: devices on virtio-mmio, found by the kernel
+//! through words that QEMU adds to its command line (it does so only with `acpi=off`). Such a guest
+//! has no way to power off; it resets, and `-no-reboot` turns that into an exit. On aarch64 it is a
+//! `virt`, whose device tree tells of the same buses.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use bundle::Arch;
 
 use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch};
 use crate::network::{GATEWAY, GUEST, NAMESERVER};
-use crate::{Accel, Network, Spec, Upper};
-
-/// The Debian package that holds the program for `arch`.
-pub(crate) const PACKAGE: &str = "qemu-system-x86";
+use crate::{Accel, Forward, Network, Spec, Upper};
 
 /// The program that runs guests of `arch`.
 pub(crate) fn binary(arch: Arch) -> &'static str {
@@ -31,10 +30,9 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
     };
     // The memory is an object of its own so that a snapshot can keep it in a file.
     add("object", format!("memory-backend-memfd,id=memory,share=on,size={}M", spec.memory_mib));
-    let pcie = "pcie=off,usb=off,graphics=off";
-    add("M", format!("microvm,acpi=off,{pcie},memory-backend=memory"));
+    add("M", format!("{},memory-backend=memory", board(spec.arch)));
     add("accel", spec.accel.name().to_string());
-    add("cpu", cpu(spec.accel).to_string());
+    add("cpu", cpu(spec.arch, spec.accel).to_string());
     add("smp", spec.cpus.to_string());
     add("m", format!("{}M", spec.memory_mib));
     add("kernel", spec.kernel.display().to_string());
@@ -53,7 +51,8 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
         Network::User => {
             let (address, prefix) = GUEST;
             let addresses = format!("net={address}/{prefix},host={GATEWAY},dns={NAMESERVER}");
-            add("netdev", format!("user,id=net,ipv6=off,{addresses}"));
+            let forwards: String = spec.forwards.iter().map(|f| forward(f, address)).collect();
+            add("netdev", format!("user,id=net,ipv6=off,{addresses}{forwards}"));
             let device = "virtio-net-device,bus=virtio-mmio-bus.4,netdev=net";
             add("device", device.to_string());
             // What the guest sends goes through our hands. QEMU takes the filters of this queue
@@ -74,9 +73,9 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
     Launch { program: binary(spec.arch).to_string(), args }
 }
 
-/// The root must be the first block device that the kernel finds, `/dev/vda`. QEMU tells the kernel
-/// of the buses from the last to the first, so the root's is the higher one; the boot tests see to
-/// it. The agent knows the upper disk by its serial number.
+/// The root must be the first block device that the kernel finds, `/dev/vda`. A microvm's kernel is
+/// told of the buses from the last to the first, a virt's finds them from the first to the last; the
+/// boot tests see to it. The agent knows the upper disk by its serial number.
 fn disks(spec: &Spec, upper: Option<&Upper>, add: &mut impl FnMut(&str, String)) {
     let file = |path: &Path| path.display().to_string().replace(',', ",,");
     let root = file(&spec.root);
@@ -85,7 +84,11 @@ fn disks(spec: &Spec, upper: Option<&Upper>, add: &mut impl FnMut(&str, String))
         format!("raw,node-name=root,read-only=on,file.driver=file,file.filename={root}"),
     );
     let bus = "bus=virtio-mmio-bus";
-    add("device", format!("virtio-blk-device,{bus}.1,drive=root,serial=root"));
+    let (root_bus, upper_bus) = match spec.arch {
+        Arch::X86_64 => (1, 0),
+        Arch::Aarch64 => (0, 1),
+    };
+    add("device", format!("virtio-blk-device,{bus}.{root_bus},drive=root,serial=root"));
     if let Some(upper) = upper {
         // One that is thrown away with the machine need not reach the host's disk.
         let flush = if upper.kept { "" } else { "cache.no-flush=on," };
@@ -93,16 +96,35 @@ fn disks(spec: &Spec, upper: Option<&Upper>, add: &mut impl FnMut(&str, String))
         add("blockdev", format!("{options},file.filename={}", file(&upper.path)));
         // Where the host's disk is full the guest gets an error; else QEMU would stop it for ever.
         let errors = "werror=report,rerror=report";
-        add("device", format!("virtio-blk-device,{bus}.0,drive=upper,serial=upper,{errors}"));
+        add(
+            "device",
+            format!("virtio-blk-device,{bus}.{upper_bus},drive=upper,serial=upper,{errors}"),
+        );
     }
 }
 
-fn cpu(accel: Accel) -> &'static str {
-    match accel {
-        Accel::Kvm => "host",
+fn forward(forward: &Forward, guest: Ipv4Addr) -> String {
+    let (address, port) = (forward.host.ip(), forward.host.port());
+    format!(",hostfwd=tcp:{address}:{port}-{guest}:{}", forward.guest)
+}
+
+fn board(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "microvm,acpi=off,pcie=off,usb=off,graphics=off",
+        // The interrupt controller that a host's KVM has is not for us to know.
+        Arch::Aarch64 => "virt,gic-version=max,usb=off,graphics=off",
+    }
+}
+
+fn cpu(arch: Arch, accel: Accel) -> &'static str {
+    match (accel, arch) {
+        (Accel::Kvm, _) => "host",
+        // What every aarch64 distribution is compiled for; pointer authentication, which `max`
+        // has, is slow to emulate.
+        (Accel::Tcg, Arch::Aarch64) => "cortex-a72",
         // Without the promise of fast `rep movsb` and `rep stosb`, which TCG executes byte by byte,
         // guests copy and clear words: a kernel boots with a tenth fewer instructions.
-        Accel::Tcg => "max,-erms,-fsrm",
+        (Accel::Tcg, Arch::X86_64) => "max,-erms,-fsrm",
     }
 }
 
@@ -112,11 +134,21 @@ mod tests {
     use crate::spec::example;
 
     #[test]
+    fn the_command_line_for_aarch64_is_the_golden_one() {
+        let spec = Spec { arch: Arch::Aarch64, kernel: "/store/k/Image".into(), ..example() };
+        let upper = Upper { path: "/run/m/upper.ext4".into(), kept: false };
+        let text = super::super::launch(&spec, Some(&upper)).to_string().replace(" -", "\n-");
+        assert_eq!(format!("{text}\n"), include_str!("qemu-aarch64.golden"));
+    }
+
+    #[test]
     fn a_network_is_a_device_and_a_word_for_the_agent() {
-        let spec = Spec { network: Network::User, ..example() };
+        let forwards = vec!["8080:80".parse().unwrap()];
+        let spec = Spec { network: Network::User, forwards, ..example() };
         let text = super::super::launch(&spec, None).to_string();
         let netdev = "-netdev user,id=net,ipv6=off,net=10.0.2.15/24,host=10.0.2.2,dns=10.0.2.3";
         assert!(text.contains(netdev), "{text}");
+        assert!(text.contains(",hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80 "), "{text}");
         assert!(text.contains(" imgtool.net=10.0.2.15/24,10.0.2.2,10.0.2.3 "), "{text}");
         assert!(!text.contains("-nic"), "{text}");
     }

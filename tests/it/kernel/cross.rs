@@ -33,8 +33,7 @@ fn a_kernel_is_built_for_the_other_architecture() {
     assert_eq!(image[18], machine);
 }
 
-/// The image's agent runs, by user emulation. Whether this imgtool carries one depends on the Rust
-/// that built it; where it does not, it says what that takes.
+/// The image's agent runs, by user emulation.
 #[test]
 fn an_image_is_built_for_the_other_architecture() {
     let (world, (arch, emulator)) = (World::new(), other());
@@ -49,13 +48,7 @@ fn an_image_is_built_for_the_other_architecture() {
     let mut command = world.command(program("imgtool"));
     command.args(["build", "-r", "t.toml", "--kernel-configs", "configs"]);
     command.env("IMGTOOL_CACHE", world.path("cache"));
-    let outcome = finish(command);
-    if outcome.code != Some(0) {
-        let outcome = outcome.fails(6, &format!("carries no guest agent for {arch}"));
-        let hint = format!("rustup target add {arch}-unknown-linux-gnu");
-        assert!(outcome.stderr.contains(&hint), "{outcome:#?}");
-        return;
-    }
+    let outcome = finish(command).ok();
     world.run("tar", ["--zstd", "-xf", &outcome.text()]).ok();
     let dump = "dump /usr/lib/imgtool/imgagent imgagent";
     world.run("debugfs", ["-R", dump, "rootfs.ext4"]).ok();

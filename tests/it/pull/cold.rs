@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::server::Server;
-use super::{Depot, fetched, length, noise, saved};
+use super::{Depot, fetched, killed_midway, length, noise, saved};
 
 #[test]
 fn an_image_comes_with_its_kernel_and_each_byte_once() {
@@ -21,7 +21,7 @@ fn an_image_comes_with_its_kernel_and_each_byte_once() {
     host.verify();
     host.is_tidy();
     let (requests, before) = (server.requests(), server.sent());
-    assert!(requests < 40, "{requests} requests");
+    assert!(requests < 60, "{requests} requests");
     assert_eq!(fetched(&host.pull("t@2")), 0);
     assert_eq!(server.sent(), before);
 }
@@ -69,6 +69,25 @@ fn a_directory_serves_as_well() {
     bare.imgrun(from.into_iter().chain(["--root", root])).ok();
     // It is remembered then.
     bare.imgrun(["pull", "t@2", "--from", &address]).ok();
+}
+
+/// A mirror of one of several catalogs is named without its root.
+#[test]
+fn a_depot_is_told_by_its_signatures() {
+    let (depot, other) = (Depot::shared(), Depot::new());
+    let host = depot.host(&["file:/nowhere/at/all"]);
+    let root = std::fs::read(other.world.path("root.json")).unwrap();
+    host.world.write("config/imgrun/other.json", root);
+    let listed = |name: &str, root: &str| {
+        format!("[[catalog]]\nname = {name:?}\nroot = {root:?}\ndepots = [\"file:/nowhere\"]\n")
+    };
+    let both = listed("other", "other.json") + &listed("house", "root.json");
+    host.world.write("config/imgrun/catalogs.toml", both);
+    host.imgrun(&["pull", "t@1", "--from", &depot.address()]).ok();
+    host.holds(depot, "1");
+    host.imgrun(&["pull", "t@2", "--from", &other.address()]).fails(3, "the catalog has no t:2");
+    host.world.write("config/imgrun/catalogs.toml", listed("other", "other.json"));
+    host.imgrun(&["pull", "t@2", "--from", &depot.address()]).fails(4, &depot.address());
 }
 
 #[test]
@@ -149,33 +168,39 @@ fn a_cut_pull_goes_on_where_it_was() {
     let (depot, server) = (Depot::shared(), Server::start(&Depot::shared().dir()));
     let host = depot.host(&[&server.address()]);
     host.imgrun(&["pull", "generic-6.1"]).ok();
-    let mut command = host.world.command(imgtool_tests::program("imgrun"));
-    command.args(["-q", "pull", "t@1", "--limit-rate", "6M"]);
-    let mut child = command.spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    killed_midway(&host);
     assert_eq!(host.titles(), ["generic-6.1:".to_string() + &kernel_version(&host)]);
     let pulled = host.pull("t@1");
-    assert!(pulled[1]["resumed_bytes"].as_u64().unwrap() > 3 << 20, "{pulled}");
+    assert!(pulled[1]["resumed_bytes"].as_u64().unwrap() > 2 << 20, "{pulled}");
     host.holds(depot, "1");
     // What was there of it is not believed: somebody wrote into it, holes too.
     host.imgrun(&["rm", "t"]).ok();
-    let mut child = command.spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let draft = host.world.files("imgrun/staging");
-    let draft = draft.iter().find(|f| f.ends_with("rootfs.ext4")).unwrap();
-    let draft = host.world.path("imgrun/staging").join(draft);
+    let draft = killed_midway(&host);
     let file = std::fs::File::options().write(true).open(&draft).unwrap();
     let size = file.metadata().unwrap().len();
-    for at in (0..size).step_by(1 << 20) {
+    for at in (0..size).step_by(32 << 10) {
         std::os::unix::fs::FileExt::write_all_at(&file, &noise(100, at + 9), at).unwrap();
     }
     host.pull("t@1");
     host.holds(depot, "1");
     host.verify();
+    host.is_tidy();
+}
+
+#[test]
+fn an_interrupt_ends_a_pull_at_once_and_keeps_what_came() {
+    let (depot, server) = (Depot::shared(), Server::start(&Depot::shared().dir()));
+    let host = depot.host(&[&server.address()]);
+    let mut command = host.world.interruptible("imgrun");
+    let mut child = command.args(["-q", "pull", "t@1", "--limit-rate", "3M"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    let (began, id) = (Instant::now(), child.id().to_string());
+    host.world.run("kill", ["-INT", &id]).ok();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(host.titles(), Vec::<String>::new());
+    host.pull("t@1");
+    host.holds(depot, "1");
     host.is_tidy();
 }
 

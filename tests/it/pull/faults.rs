@@ -42,7 +42,7 @@ fn one_wrong_byte_ends_a_depots_service() {
     }
     // In the middle: what came before stays.
     let faults: Vec<Fault> =
-        std::iter::repeat_n(Fault::None, 8).chain([Fault::Lie(70_000)]).collect();
+        std::iter::repeat_n(Fault::None, 24).chain([Fault::Lie(70_000)]).collect();
     let proxy = Proxy::once(&server, &faults);
     let host = depot.host(&[&proxy.address()]);
     let lied = host.imgrun(&["pull", "t@1"]);
@@ -91,6 +91,21 @@ fn a_server_that_falls_silent_is_left() {
     host.pull("t@1");
     assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
     host.holds(depot, "1");
+}
+
+#[test]
+fn a_silent_server_holds_up_no_interrupt() {
+    let (depot, server) = (Depot::shared(), server());
+    let proxy = Proxy::always(&server, Fault::Stall(0));
+    let host = depot.host(&[&proxy.address()]);
+    let mut command = host.world.interruptible("imgrun");
+    let mut child = command.args(["-q", "pull", "t@1"]).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let (began, id) = (std::time::Instant::now(), child.id().to_string());
+    host.world.run("kill", ["-INT", &id]).ok();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+    host.verify();
 }
 
 /// A catalog that goes back in time is refused, and the next depot asked.

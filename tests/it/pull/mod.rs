@@ -9,8 +9,10 @@ mod server;
 mod store;
 mod sync;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use imgtool_tests::{Outcome, World, repository};
 use serde_json::Value;
@@ -198,4 +200,25 @@ fn saved(pulled: &Value) -> u64 {
 
 fn length(path: &Path) -> u64 {
     path.metadata().unwrap().len()
+}
+
+/// Kills a pull of `t` once some of its root file system is written; returns where that is.
+fn killed_midway(host: &Host) -> PathBuf {
+    let mut command = host.world.command(imgtool_tests::program("imgrun"));
+    let mut child = command.args(["-q", "pull", "t@1", "--limit-rate", "6M"]).spawn().unwrap();
+    let began = Instant::now();
+    let draft = loop {
+        let files = host.world.files("imgrun/staging");
+        let draft = files.iter().find(|f| f.ends_with("rootfs.ext4"));
+        let draft = draft.map(|draft| host.world.path("imgrun/staging").join(draft));
+        let written = |draft: &PathBuf| draft.metadata().map_or(0, |m| m.blocks() * 512);
+        if let Some(draft) = draft.filter(|draft| written(draft) > 4 << 20) {
+            break draft;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not come that far");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    draft
 }

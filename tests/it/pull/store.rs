@@ -91,6 +91,23 @@ fn old_versions_go_and_kernels_in_use_stay() {
 }
 
 #[test]
+fn beginnings_of_pulls_go_after_a_week() {
+    let depot = Depot::shared();
+    let host = depot.host(&[&depot.address()]);
+    let draft = super::killed_midway(&host);
+    let dir = draft.ancestors().nth(2).unwrap();
+    assert_eq!(host.json(&["gc"])["drafts"], 0);
+    host.world.run("touch", ["-d", "8 days ago", dir.to_str().unwrap()]).ok();
+    // Somebody goes on with it.
+    let lock = std::fs::File::open(dir).unwrap();
+    lock.lock().unwrap();
+    assert_eq!(host.json(&["gc"])["drafts"], 0);
+    drop(lock);
+    assert_eq!(host.json(&["gc"])["drafts"], 1);
+    host.is_tidy();
+}
+
+#[test]
 fn a_bundle_tells_what_it_is() {
     let depot = Depot::shared();
     let host = depot.host(&[&depot.address()]);

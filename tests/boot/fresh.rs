@@ -1,0 +1,52 @@
+//! A host on which nothing is, and the name of an image.
+
+use imgtool_tests::{World, finish, program};
+
+use crate::image_arg;
+
+/// The kernel's bundle, which a build puts beside the image's.
+fn beside(image: &str, kernel: &str) -> String {
+    let dir = std::path::Path::new(image).parent().unwrap();
+    let files = std::fs::read_dir(dir).unwrap().flatten().map(|f| f.path().display().to_string());
+    let mut kernels = files.filter(|f| f.contains(&format!("/{kernel}-")));
+    kernels.next().expect("a kernel beside the image")
+}
+
+/// A catalog with one image and its kernel, and a host that follows it.
+fn host(name: &str, kernel: &str) -> World {
+    let world = World::new();
+    let address = format!("file:{}", world.path("depot").display());
+    let image = image_arg(name);
+    let kernel = beside(&image, kernel);
+    for args in [
+        &["key", "new", "me", "--no-passphrase"][..],
+        &["catalog", "init", &address, "--key", "me"],
+        &["publish", &image, &kernel, "--to", &address, "--untested"],
+    ] {
+        let mut command = world.command(program("imgtool"));
+        command.args(args).env("IMGTOOL_KEYS", world.path("keys"));
+        command.env("IMGTOOL_STATE", world.path("state"));
+        finish(command).ok();
+    }
+    let root = std::fs::read(world.path("root.json")).unwrap();
+    world.write("config/imgrun/root.json", root);
+    let catalogs =
+        format!("[[catalog]]\nname = \"own\"\nroot = \"root.json\"\ndepots = [{address:?}]\n");
+    world.write("config/imgrun/catalogs.toml", catalogs);
+    world
+}
+
+#[test]
+fn an_image_that_is_not_here_is_pulled_and_boots() {
+    let world = host("debian-micro", "micro-6.1");
+    let run = ["run", "debian-micro", "--", "uname", "-r"];
+    let first = world.imgrun(run).ok();
+    assert_eq!(first.text(), "6.1.192");
+    let said = first.stderr.lines().filter(|l| l.contains("is not here")).count();
+    assert_eq!(said, 1, "{}", first.stderr);
+    // Then it is here, whatever becomes of the catalog.
+    std::fs::rename(world.path("depot"), world.path("gone")).unwrap();
+    let second = world.imgrun(run).ok();
+    assert_eq!(second.text(), "6.1.192");
+    assert!(!second.stderr.contains("not here"), "{}", second.stderr);
+}

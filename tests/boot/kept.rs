@@ -1,0 +1,260 @@
+//! Machines that have a name: they stay, whoever comes and goes.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use imgtool_tests::{Outcome, World, program};
+use serde_json::Value;
+
+use crate::image;
+
+/// A world with the image in it, whose machines end with it.
+struct Machines {
+    world: World,
+}
+
+impl Machines {
+    fn new() -> Self {
+        let world = World::new();
+        let image = image("debian-micro");
+        let beside = std::fs::read_dir(image.parent().unwrap()).unwrap().flatten();
+        let kernel = beside.map(|entry| entry.path()).find(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("micro-6.1-"))
+        });
+        for file in [kernel.expect("its kernel is beside it"), image] {
+            world.imgrun(["import", "-q", &file.display().to_string()]).ok();
+        }
+        Machines { world }
+    }
+
+    fn imgrun(&self, line: &str) -> Outcome {
+        self.world.imgrun(line.split_whitespace())
+    }
+
+    /// Runs a shell's script in a machine.
+    fn sh(&self, name: &str, script: &str) -> Outcome {
+        self.world.imgrun(["exec", "-q", name, "--", "sh", "-c", script])
+    }
+
+    fn ps(&self) -> Vec<Value> {
+        let text = self.imgrun("ps -a --json").ok().text();
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Processes that have this world's path on their command line: VMMs.
+    fn vmms(&self) -> Vec<String> {
+        let home = self.world.path("imgrun").display().to_string();
+        let found = self.world.run("pgrep", ["-f", &format!("qemu.*{home}")]);
+        found.text().lines().map(str::to_string).collect()
+    }
+
+    fn directory(&self, name: &str) -> PathBuf {
+        self.world.path(format!("imgrun/kept/{name}"))
+    }
+
+    /// The supervisor of a machine, if there is one: the machine's lock is its standard input.
+    fn supervisor(&self, name: &str) -> Option<String> {
+        let lock = self.directory(name).join("lock");
+        std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+            let stdin = std::fs::read_link(entry.path().join("fd/0")).ok()?;
+            (stdin == lock).then(|| entry.file_name().to_string_lossy().into_owned())
+        })
+    }
+}
+
+impl Drop for Machines {
+    fn drop(&mut self) {
+        let names: Vec<String> = std::fs::read_dir(self.world.path("imgrun/kept"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        for name in names {
+            self.imgrun(&format!("rm -f {name}"));
+        }
+    }
+}
+
+fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < limit, "{what}: not in {limit:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_machine_with_a_name_stays_and_keeps_what_it_has_written() {
+    let machines = Machines::new();
+    assert_eq!(machines.imgrun("run -q -d --name web debian-micro").ok().text(), "web");
+    machines.imgrun("run -q -d --name web debian-micro").fails(125, "a machine web already");
+    let outcome = machines.sh("web", "hostname; echo err >&2; exit 3");
+    assert_eq!(
+        (outcome.code, outcome.text(), &outcome.stderr[..]),
+        (Some(3), "web".into(), "err\n")
+    );
+    assert_eq!(machines.imgrun("exec -q web -- /no/such").code, Some(127));
+    // Only this user can connect.
+    let socket = machines.directory("web").join("socket").metadata().unwrap();
+    assert!(socket.file_type().is_socket());
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+    machines.imgrun("rm web").fails(2, "web runs");
+
+    // An orderly stop keeps what was not synced; a power cut what was.
+    machines.sh("web", "echo first >/kept").ok();
+    let began = Instant::now();
+    machines.imgrun("stop web").ok();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(machines.vmms(), [""; 0]);
+    machines.imgrun("exec web -- true").fails(125, "web does not run");
+    assert_eq!(machines.ps()[0]["running"], false);
+    machines.imgrun("start web").ok();
+    assert_eq!(machines.sh("web", "cat /kept").ok().text(), "first");
+    machines.sh("web", "echo second >/kept; sync").ok();
+    machines.imgrun("kill web").ok();
+    assert_eq!(machines.vmms(), [""; 0]);
+    machines.imgrun("start web").ok();
+    assert_eq!(machines.sh("web", "cat /kept").ok().text(), "second");
+    machines.imgrun("rm -f web").ok();
+    assert!(!machines.directory("web").exists());
+    assert_eq!(machines.vmms(), [""; 0]);
+}
+
+#[test]
+fn a_detached_command_has_a_log_and_its_end_is_the_machines() {
+    let machines = Machines::new();
+    let script = "echo out; echo err >&2; sleep 1; echo late; exit 7";
+    let args = ["run", "-q", "-d", "debian-micro", "--", "sh", "-c", script];
+    let name = machines.world.imgrun(args).ok().text();
+    assert_eq!(name, "debian-micro-1");
+    let log = machines.imgrun(&format!("logs -f {name}")).ok().text();
+    assert_eq!(log, "out\nerr\nlate");
+    let ps = machines.ps();
+    assert_eq!((&ps[0]["running"], &ps[0]["end"]["code"]), (&false.into(), &7.into()));
+    let console = machines.imgrun(&format!("console {name}")).ok().text();
+    assert!(console.contains("Restarting system"), "{console}");
+
+    // One that is not to stay is gone with its command.
+    let args = ["run", "-q", "-d", "--rm", "--name", "brief", "debian-micro", "--", "true"];
+    machines.world.imgrun(args).ok();
+    within(Duration::from_secs(20), "its end", || !machines.directory("brief").exists());
+    // One that could not be started was never there.
+    let args = ["run", "-q", "-d", "--name", "never", "debian-micro", "--", "/no/such"];
+    machines.world.imgrun(args).fails(125, "not found");
+    assert!(!machines.directory("never").exists());
+    assert_eq!(machines.vmms(), [""; 0]);
+}
+
+#[test]
+fn clients_share_a_machine_and_one_that_is_killed_takes_only_its_own() {
+    let machines = Machines::new();
+    machines.imgrun("run -q -d --name shared debian-micro").ok();
+    let client = |script: &str| {
+        let mut command = machines.world.command(program("imgrun"));
+        command.args(["exec", "-q", "shared", "--", "sh", "-c", script]);
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let stays = client("sleep 2; echo still here");
+    let mut goes = client("exec sleep 4321");
+    let sleeps = || {
+        let script = r"cat /proc/[0-9]*/cmdline | tr '\0' ' ' | grep -q '[s]leep 4321'";
+        machines.sh("shared", script).code == Some(0)
+    };
+    within(Duration::from_secs(20), "its start", sleeps);
+    goes.kill().unwrap();
+    goes.wait().unwrap();
+    within(Duration::from_secs(20), "its command's end", || !sleeps());
+    let output = stays.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "still here\n");
+}
+
+#[test]
+fn whoever_is_killed_nothing_runs_on_and_nothing_is_lost() {
+    let machines = Machines::new();
+    machines.imgrun("run -q -d --name a debian-micro").ok();
+    machines.sh("a", "echo safe >/file; sync").ok();
+    for signal in ["-KILL", "-TERM"] {
+        let supervisor = machines.supervisor("a").unwrap();
+        machines.world.run("kill", [signal, &supervisor]).ok();
+        within(Duration::from_secs(20), "the end", || machines.vmms().is_empty());
+        within(Duration::from_secs(20), "the end", || machines.ps()[0]["running"] == false);
+        machines.imgrun("start -q a").ok();
+        assert_eq!(machines.sh("a", "cat /file").ok().text(), "safe");
+    }
+    // The VMM: its supervisor notices, and says so.
+    machines.world.run("kill", ["-KILL", &machines.vmms()[0]]).ok();
+    within(Duration::from_secs(20), "the end", || machines.ps()[0]["running"] == false);
+    let ps = machines.ps();
+    assert_eq!(ps[0]["end"]["code"], 125);
+    assert!(ps[0]["end"]["error"].as_str().unwrap().contains("SIGKILL"), "{ps:?}");
+    // Who wanted it removed does not come back: the next program does that.
+    machines.imgrun("run -q -d --rm --name b debian-micro").ok();
+    machines.world.run("kill", ["-KILL", &machines.supervisor("b").unwrap()]).ok();
+    within(Duration::from_secs(20), "the sweep", || machines.ps().len() == 1);
+    assert!(!machines.directory("b").exists());
+}
+
+/// Machines come and go while somebody kills supervisors, VMMs and clients at any moment.
+/// IMGTOOL_CHURN says how many machines; 50 take a minute.
+#[test]
+fn churn_under_kills_leaves_nothing() {
+    const LANES: usize = 8;
+    let count: usize = std::env::var("IMGTOOL_CHURN").map_or(8, |n| n.parse().expect("a number"));
+    let machines = Machines::new();
+    let digests = || {
+        let path = machines.world.path("imgrun/bundles").display().to_string();
+        machines.world.run("sh", ["-c", &format!("sha256sum {path}/*/*")]).ok().text()
+    };
+    let before = digests();
+    std::thread::scope(|threads| {
+        for lane in 0..LANES {
+            let machines = &machines;
+            threads.spawn(move || {
+                for number in (lane..count).step_by(LANES) {
+                    let name = format!("m{number}");
+                    let mut command = machines.world.command(program("imgrun"));
+                    command.args(["run", "-q", "-d", "--name", &name, "debian-micro"]);
+                    let mut starts =
+                        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+                    // A different moment for each: during the boot, and after it.
+                    let moment = Duration::from_millis((number as u64 * 397) % 3000);
+                    std::thread::sleep(moment);
+                    let home = machines.world.path("imgrun").display().to_string();
+                    let vmm = format!("qemu.*{home}/kept/{name}/");
+                    let victims = match number % 4 {
+                        0 => machines.world.run("pgrep", ["-f", &vmm]).text(),
+                        1 => machines.supervisor(&name).unwrap_or_default(),
+                        2 => starts.id().to_string(),
+                        _ => String::new(),
+                    };
+                    for pid in victims.lines() {
+                        machines.world.run("kill", ["-KILL", pid]);
+                    }
+                    let code = starts.wait().unwrap().code();
+                    if number % 4 == 3 {
+                        assert_eq!(code, Some(0), "{name}");
+                        let text = machines.sh(&name, "hostname").ok().text();
+                        assert_eq!(text, name);
+                    }
+                    // Whatever became of it, it can be used again or removed.
+                    if machines.directory(&name).exists() {
+                        machines.imgrun(&format!("rm -q -f {name}"));
+                    }
+                }
+            });
+        }
+    });
+    within(Duration::from_secs(30), "all are gone", || {
+        for kept in machines.ps() {
+            machines.imgrun(&format!("rm -q -f {}", kept["name"].as_str().unwrap()));
+        }
+        machines.ps().is_empty() && machines.vmms().is_empty()
+    });
+    assert_eq!(machines.world.files("imgrun/kept"), [""; 0]);
+    assert_eq!(machines.world.files("imgrun/machines"), [""; 0]);
+    assert_eq!(machines.world.files("imgrun/staging"), [""; 0]);
+    assert_eq!(digests(), before);
+}

@@ -93,16 +93,16 @@ pub fn check_key(key: &str) -> Result<()> {
 /// # Errors
 /// [`crate::Class::Usage`] for another address, and where no client can be made.
 pub fn open(address: &str) -> Result<Box<dyn Depot>> {
+    let chunked =
+        |depot: Box<dyn Depot>| -> Result<Box<dyn Depot>> { Ok(Box::new(Chunked::new(depot))) };
     if let Some(path) = address.strip_prefix("file:") {
-        let depot: Box<dyn Depot> = Box::new(Directory::new(path)?);
-        return Ok(Box::new(Chunked::new(depot)));
+        return chunked(Box::new(Directory::new(path)?));
     }
     if address.starts_with("http://") || address.starts_with("https://") {
-        let depot: Box<dyn Depot> = Box::new(Http::new(address)?);
-        return Ok(Box::new(Chunked::new(depot)));
+        return chunked(Box::new(Http::new(address)?));
     }
     if address.starts_with("s3:") {
-        return Ok(Box::new(s3::open_bucket(address, None)?));
+        return chunked(Box::new(s3::open_bucket(address, None)?));
     }
     let error = Error::usage(format!("{address}: it is no file:, http:, https: or s3: address"));
     Err(match address.starts_with("oci:") {

@@ -47,13 +47,16 @@ fn a_kill_at_any_moment() {
         state ^= state << 17;
         state % below
     };
-    for turn in 0..kills.unwrap_or(KILLS_DEFAULT) {
+    let turns = kills.unwrap_or(KILLS_DEFAULT);
+    for turn in 0..turns {
         let work = WORK[random(WORK.len() as u64) as usize];
         let mut command = host.world.command(imgtool_tests::program("imgrun"));
         command.args(work).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(random(longest.as_micros() as u64)));
-        killed += u32::from(child.try_wait().unwrap().is_none());
+        // Some work is done in a hundredth of the time that other work takes.
+        let moment = random(longest.as_micros() as u64) >> random(7);
+        std::thread::sleep(Duration::from_micros(moment));
+        killed += u64::from(child.try_wait().unwrap().is_none());
         let _ = child.kill();
         child.wait().unwrap();
         check(&host, &format!("turn {turn}, {work:?} was killed"));
@@ -64,7 +67,7 @@ fn a_kill_at_any_moment() {
             host.imgrun(&["rm", "generic-6.1"]);
         }
     }
-    assert!(killed > 2, "only {killed} were still at work");
+    assert!(killed > turns / 4, "only {killed} of {turns}");
     host.pull("t@1");
     host.pull("t@2");
     host.holds(depot, "1");

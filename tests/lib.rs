@@ -19,6 +19,19 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository")
 }
 
+/// This machine's kernel of that name, which `tests/run` has built.
+pub fn built_kernel(name: &str) -> PathBuf {
+    let dir = repository().join("target/images");
+    let (start, end) = (format!("{name}-"), format!("-{}.tar.zst", std::env::consts::ARCH));
+    let is_wanted = |path: &PathBuf| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        file.starts_with(&start) && file.ends_with(&end)
+    };
+    let entries = std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let mut found = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_wanted);
+    found.next().unwrap_or_else(|| panic!("{name} is not built: run tests/run"))
+}
+
 /// Where imgtool keeps what it has made, as its own rules say.
 pub fn cache_directory() -> String {
     let variable = |name| std::env::var(name).ok();

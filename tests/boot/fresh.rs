@@ -1,23 +1,15 @@
 //! A host on which nothing is, and the name of an image.
 
-use imgtool_tests::{World, finish, program};
+use imgtool_tests::{World, built_kernel, finish, program};
 
 use crate::image_arg;
-
-/// The kernel's bundle, which a build puts beside the image's.
-fn beside(image: &str, kernel: &str) -> String {
-    let dir = std::path::Path::new(image).parent().unwrap();
-    let files = std::fs::read_dir(dir).unwrap().flatten().map(|f| f.path().display().to_string());
-    let mut kernels = files.filter(|f| f.contains(&format!("/{kernel}-")));
-    kernels.next().expect("a kernel beside the image")
-}
 
 /// A catalog with one image and its kernel, and a host that follows it.
 fn host(name: &str, kernel: &str) -> World {
     let world = World::new();
     let address = format!("file:{}", world.path("depot").display());
     let image = image_arg(name);
-    let kernel = beside(&image, kernel);
+    let kernel = built_kernel(kernel).display().to_string();
     for args in [
         &["key", "new", "me", "--no-passphrase"][..],
         &["catalog", "init", &address, "--key", "me"],

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use imgtool_tests::{Outcome, World, program};
+use imgtool_tests::{Outcome, World, built_kernel, program};
 use serde_json::Value;
 
 use crate::image;
@@ -18,14 +18,7 @@ struct Machines {
 impl Machines {
     fn new() -> Self {
         let world = World::new();
-        let image = image("debian-micro");
-        let beside = std::fs::read_dir(image.parent().unwrap()).unwrap().flatten();
-        let kernel = beside.map(|entry| entry.path()).find(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let end = format!("-{}.tar.zst", std::env::consts::ARCH);
-            name.starts_with("micro-6.1-") && name.ends_with(&end)
-        });
-        for file in [kernel.expect("its kernel is beside it"), image] {
+        for file in [built_kernel("micro-6.1"), image("debian-micro")] {
             world.imgrun(["import", "-q", &file.display().to_string()]).ok();
         }
         Machines { world }

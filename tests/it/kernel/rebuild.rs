@@ -1,22 +1,9 @@
 //! A real kernel, built a second time.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::Command;
 
-use imgtool_tests::{World, finish, program, repository};
-
-/// What `tests/run` has built.
-fn built() -> PathBuf {
-    let dir = repository().join("target/images");
-    let ours = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        name.starts_with("micro-6.1-") && name.ends_with(".tar.zst")
-    };
-    let entries = std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-    let mut found = entries.map(|entry| entry.unwrap().path()).filter(ours);
-    found.next().expect("micro-6.1 is not built: run tests/run")
-}
+use imgtool_tests::{World, built_kernel, finish, program, repository};
 
 /// In another directory, by another user with another umask, time zone and language, at another
 /// time, and without what a compiler cache remembers of the first build.
@@ -43,6 +30,9 @@ fn micro_is_the_same_whoever_builds_it_and_where() {
         command.uid(NOBODY).gid(NOBODY);
     }
     let again = finish(command).ok().text();
-    let (one, two) = (std::fs::read(built()).unwrap(), std::fs::read(world.path(again)).unwrap());
+    let (one, two) = (
+        std::fs::read(built_kernel("micro-6.1")).unwrap(),
+        std::fs::read(world.path(again)).unwrap(),
+    );
     assert!(one == two, "the kernels differ");
 }

@@ -22,6 +22,8 @@ use crate::{EXIT_NOT_RUN, Error, Exec, Hold, Machine, Result, Running, Status, S
 
 /// Clients at a time; more wait to be let in.
 const CLIENTS_MAX: usize = 64;
+/// After the host could not let one in.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a shell says of a program that was told to end.
 const CODE_STOPPED: u8 = 128 + 15;
 
@@ -122,9 +124,11 @@ async fn clients(machine: &Machine, listener: &UnixListener) {
                     return;
                 }
             }
-            Ok((stream, _)) = listener.accept(), if clients.len() < CLIENTS_MAX => {
-                clients.spawn(machine.guest().relay(stream));
-            }
+            client = listener.accept(), if clients.len() < CLIENTS_MAX => match client {
+                Ok((stream, _)) => drop(clients.spawn(machine.guest().relay(stream))),
+                // The host is out of files or memory, which is no reason to end the machine.
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            },
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The one process of a kept machine: owns the VMM, the agent's stream and the upper disk.
 //!
 //! ```text
-//! take the turn -> boot -> start the command, if there is one -> listen
-//!                              |                                   | clients come and go
+//! take the turn -> listen -> boot -> start the command, if there is one
+//!                                       |                            | clients come and go
 //!         its end, a signal, a client's wish, the machine's own end
 //!                              v
 //!                   shut down -> note the end -> remove, if that is wanted -> give the turn back
@@ -53,6 +53,8 @@ impl Supervisor {
         let (spec, hold) = kept.spec(store)?;
         spec.check()?;
         kept.set_end(None)?;
+        // Before it boots: who wants to end it finds us by the socket. Clients wait in its queue.
+        let listener = kept.listen()?;
         let console = Log::create(&kept.console())?;
         let machine = Machine::boot_logged(&spec, &kept.upper(), console, boot_max).await?;
         let command = match &kept.intent.command {
@@ -68,7 +70,6 @@ impl Supervisor {
             }
             None => None,
         };
-        let listener = kept.listen()?;
         Ok(Supervisor { kept, turn, machine, listener, command, _hold: hold })
     }
 

@@ -219,3 +219,13 @@ fn say(line: &str) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_verbs_flags_make_sense() {
+        super::Cli::command().debug_assert();
+    }
+}

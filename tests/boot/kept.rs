@@ -147,7 +147,8 @@ fn a_machine_can_be_stopped_while_it_boots() {
 #[test]
 fn a_detached_command_has_a_log_and_its_end_is_the_machines() {
     let machines = Machines::new();
-    let script = "echo out; echo err >&2; sleep 1; echo late; exit 7";
+    // Two pipes: without a pause either may be read first.
+    let script = "echo out; sleep 0.2; echo err >&2; sleep 1; echo late; exit 7";
     let args = ["run", "-q", "-d", "debian-micro", "--", "sh", "-c", script];
     let name = machines.world.imgrun(args).ok().text();
     assert_eq!(name, "debian-micro-1");

@@ -109,6 +109,17 @@ fn a_machine_that_can_not_be_read_keeps_nobody_from_the_others() {
 }
 
 #[test]
+fn an_error_can_not_act_on_a_terminal() {
+    let stderr = World::new().imgrun(&["import", "\x1b[31mred"]).stderr;
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert!(
+        stderr.starts_with("imgrun: \u{fffd}[31mred: ") && stderr.ends_with('\n'),
+        "{stderr:?}"
+    );
+    assert!(!stderr.contains('\x1b'), "{stderr:?}");
+}
+
+#[test]
 fn a_bundle_comes_in_once_and_goes() {
     let world = World::new();
     world.write("z.tar.zst", &world.image(Arch::host()));

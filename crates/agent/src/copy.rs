@@ -194,7 +194,8 @@ pub fn receive(
     let mut copied = Copied::default();
     while let Some(entry) = read_entry(input)? {
         receiver.take(&entry, input, &mut copied).map_err(|e| {
-            let name = String::from_utf8_lossy(&entry.name).into_owned();
+            // It goes to a terminal, in one line.
+            let name = String::from_utf8_lossy(&entry.name).escape_debug().to_string();
             io::Error::new(e.kind(), format!("{}: {e}", if name.is_empty() { "." } else { &name }))
         })?;
     }
@@ -529,6 +530,10 @@ mod tests {
             assert_eq!(fs::read(outside.join("file")).expect("it is there"), b"mine");
             assert_eq!(fs::read_dir(&outside).expect("it is there").count(), 1);
         }
+        let stream = [&MAGIC[..], &top(), &entry(FILE, b"a\n\x1b/b", &data)].concat();
+        let error = receive(&dir.path().join("escapes"), b"x", false, &mut &stream[..]);
+        let error = error.expect_err("there is no such directory").to_string();
+        assert!(error.starts_with("a\\n\\u{1b}/b: "), "{error:?}");
         let whole = sent(&outside);
         for len in 0..whole.len() {
             let to = dir.path().join("cut");

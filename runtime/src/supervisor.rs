@@ -1,8 +1,8 @@
 //! The one process of a kept machine: owns the VMM, the agent's stream and the upper disk.
 //!
 //! ```text
-//! take the turn -> boot -> start the command, if there is one -> listen
-//!                              |                                   | clients come and go
+//! take the turn -> listen -> boot -> start the command, if there is one
+//!                                       |                            | clients come and go
 //!         its end, a signal, a client's wish, the machine's own end
 //!                              v
 //!                   shut down -> note the end -> remove, if that is wanted -> give the turn back
@@ -22,6 +22,8 @@ use crate::{EXIT_NOT_RUN, Error, Exec, Hold, Machine, Result, Running, Status, S
 
 /// Clients at a time; more wait to be let in.
 const CLIENTS_MAX: usize = 64;
+/// After the host could not let one in.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a shell says of a program that was told to end.
 const CODE_STOPPED: u8 = 128 + 15;
 
@@ -51,6 +53,8 @@ impl Supervisor {
         let (spec, hold) = kept.spec(store)?;
         spec.check()?;
         kept.set_end(None)?;
+        // Before it boots: who wants to end it finds us by the socket. Clients wait in its queue.
+        let listener = kept.listen()?;
         let console = Log::create(&kept.console())?;
         let machine = Machine::boot_logged(&spec, &kept.upper(), console, boot_max).await?;
         let command = match &kept.intent.command {
@@ -66,7 +70,6 @@ impl Supervisor {
             }
             None => None,
         };
-        let listener = kept.listen()?;
         Ok(Supervisor { kept, turn, machine, listener, command, _hold: hold })
     }
 
@@ -122,9 +125,11 @@ async fn clients(machine: &Machine, listener: &UnixListener) {
                     return;
                 }
             }
-            Ok((stream, _)) = listener.accept(), if clients.len() < CLIENTS_MAX => {
-                clients.spawn(machine.guest().relay(stream));
-            }
+            client = listener.accept(), if clients.len() < CLIENTS_MAX => match client {
+                Ok((stream, _)) => drop(clients.spawn(machine.guest().relay(stream))),
+                // The host is out of files or memory, which is no reason to end the machine.
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            },
         }
     }
 }

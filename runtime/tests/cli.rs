@@ -90,6 +90,36 @@ impl World {
 }
 
 #[test]
+fn a_machine_that_can_not_be_read_keeps_nobody_from_the_others() {
+    let world = World::new();
+    let machine = world.path("home/kept/bad");
+    fs::create_dir_all(&machine).unwrap();
+    fs::write(machine.join("lock"), b"").unwrap();
+    fs::write(machine.join("machine.json"), b"{").unwrap();
+    assert_eq!(world.imgrun(&["list"]).status.code(), Some(0));
+    let ps = world.imgrun(&["ps", "--all"]);
+    let noted = String::from_utf8(ps.stderr).unwrap();
+    assert_eq!(ps.status.code(), Some(0), "{noted}");
+    assert!(noted.contains("bad/machine.json") && noted.contains("imgrun rm bad"), "{noted}");
+    // What it needs is not known.
+    world.fails(&["gc"], 3, "bad/machine.json");
+    assert_eq!(world.imgrun(&["rm", "bad"]).stdout, b"bad\n");
+    assert!(!machine.exists());
+    assert_eq!(world.imgrun(&["gc"]).status.code(), Some(0));
+}
+
+#[test]
+fn an_error_can_not_act_on_a_terminal() {
+    let stderr = World::new().imgrun(&["import", "\x1b[31mred"]).stderr;
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert!(
+        stderr.starts_with("imgrun: \u{fffd}[31mred: ") && stderr.ends_with('\n'),
+        "{stderr:?}"
+    );
+    assert!(!stderr.contains('\x1b'), "{stderr:?}");
+}
+
+#[test]
 fn a_bundle_comes_in_once_and_goes() {
     let world = World::new();
     world.write("z.tar.zst", &world.image(Arch::host()));
@@ -111,6 +141,38 @@ fn a_bundle_comes_in_once_and_goes() {
     assert!(world.imgrun(&["rm", "zeros:1"]).status.success());
     assert_eq!(world.bundles(), 0);
     world.fails(&["rm", "zeros"], 3, "no bundle named \"zeros\"");
+}
+
+/// The store is named by another path than that in the machine's file, as after a move, and the
+/// machine is made when it is settled already what is to go.
+#[test]
+fn what_a_machine_names_stays() {
+    let world = World::new();
+    let store = imgrun::Store::open(world.path("home")).unwrap();
+    let (progress, cancel) = (imgrun::Progress::silent(), imgrun::Cancel::new());
+    let file = world.path("image");
+    fs::write(&file, world.image(Arch::X86_64)).unwrap();
+    let image = store.import(&file, &progress, &cancel).unwrap().bundle;
+    for (name, image_digest, kernel) in [
+        ("boots", image.digest.to_string(), "k/vmlinux".into()),
+        ("calls", Digest::of(b"x").to_string(), format!("old/bundles/{}/k", image.digest.hex())),
+    ] {
+        let garbage = store.garbage(0, &progress).unwrap();
+        assert_eq!(garbage.bundles.len(), 1);
+        let machine = world.path("home/kept").join(name);
+        fs::create_dir_all(&machine).unwrap();
+        let intent = serde_json::json!({
+            "schema": 1, "image": image_digest, "image_title": "i", "kernel": kernel,
+            "kernel_title": "k", "accel": "tcg", "cpus": 1, "memory_mib": 64, "upper_bytes": 1,
+            "hostname": null, "network": "none", "command": null, "remove": false,
+            "created_unix_s": 0,
+        });
+        fs::write(machine.join("machine.json"), intent.to_string()).unwrap();
+        assert_eq!(store.collect(garbage).unwrap().bundles.len(), 0, "{name}");
+        assert_eq!(store.garbage(0, &progress).unwrap().bundles.len(), 0, "{name}");
+        fs::remove_dir_all(&machine).unwrap();
+    }
+    assert_eq!(store.collect(store.garbage(0, &progress).unwrap()).unwrap().bundles.len(), 1);
 }
 
 #[test]

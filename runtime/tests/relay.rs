@@ -60,6 +60,29 @@ async fn what_a_client_leaves_behind_is_killed_and_nobody_else_is() {
 }
 
 #[tokio::test]
+async fn what_a_client_had_not_read_keeps_no_channel_open() {
+    let agent = Agent::start();
+    let owner = agent.greet().await;
+    let goes = client(&owner).await;
+    let _floods = within(goes.exec(shell("exec cat /dev/zero"))).await.unwrap();
+    // Until its window is full.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    drop(goes);
+    let mut all = Vec::new();
+    while all.len() < agent::CHANNELS_MAX {
+        let started = async {
+            loop {
+                match owner.exec(shell("exec sleep 1000")).await {
+                    Ok(running) => break running,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        all.push(within(started).await);
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_sends_rubbish_hurts_only_itself() {
     let agent = Agent::start();
     let owner = agent.greet().await;

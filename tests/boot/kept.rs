@@ -124,9 +124,24 @@ fn a_machine_with_a_name_stays_and_keeps_what_it_has_written() {
 }
 
 #[test]
+fn a_machine_can_be_stopped_while_it_boots() {
+    let machines = Machines::new();
+    machines.imgrun("create -q --name early debian-micro").ok();
+    let mut start = machines.world.command(program("imgrun"));
+    let mut start = start.args(["start", "-q", "early"]).stderr(Stdio::null()).spawn().unwrap();
+    let disk = machines.directory("early").join("upper.ext4");
+    within(Duration::from_secs(20), "its disk", || disk.exists());
+    machines.imgrun("stop early").ok();
+    start.wait().unwrap();
+    assert_eq!(machines.ps()[0]["running"], false);
+    assert_eq!(machines.vmms(), [""; 0]);
+}
+
+#[test]
 fn a_detached_command_has_a_log_and_its_end_is_the_machines() {
     let machines = Machines::new();
-    let script = "echo out; echo err >&2; sleep 1; echo late; exit 7";
+    // Two pipes: without a pause either may be read first.
+    let script = "echo out; sleep 0.2; echo err >&2; sleep 1; echo late; exit 7";
     let args = ["run", "-q", "-d", "debian-micro", "--", "sh", "-c", script];
     let name = machines.world.imgrun(args).ok().text();
     assert_eq!(name, "debian-micro-1");

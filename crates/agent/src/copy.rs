@@ -194,11 +194,12 @@ pub fn receive(
     let mut copied = Copied::default();
     while let Some(entry) = read_entry(input)? {
         receiver.take(&entry, input, &mut copied).map_err(|e| {
-            let name = String::from_utf8_lossy(&entry.name).into_owned();
+            // It goes to a terminal, in one line.
+            let name = String::from_utf8_lossy(&entry.name).escape_debug().to_string();
             io::Error::new(e.kind(), format!("{}: {e}", if name.is_empty() { "." } else { &name }))
         })?;
     }
-    receiver.finish()?;
+    receiver.finish(None)?;
     Ok(copied)
 }
 
@@ -213,7 +214,8 @@ struct Receiver<'a> {
     root: OwnedFd,
     top: &'a [u8],
     mask: u32,
-    /// Their modes and times are set at the end: what is put into them would change those.
+    /// Those that are being filled, each in the one before it. Their modes and times are set once
+    /// something outside them comes: what is put into them would change those.
     directories: Vec<Entry>,
 }
 
@@ -229,6 +231,7 @@ impl Receiver<'_> {
             copied.passed_over += 1;
             return Ok(());
         }
+        self.finish(Some(&entry.name))?;
         let (parent, name) = self.place(&entry.name)?;
         copied.entries += 1;
         match entry.kind {
@@ -275,8 +278,12 @@ impl Receiver<'_> {
         Ok((open_beneath(self.root.as_fd(), &parent, flags)?, last))
     }
 
-    fn finish(&self) -> io::Result<()> {
-        for entry in self.directories.iter().rev() {
+    /// Finishes the directories that `next` is not in; all of them, where nothing comes next. So
+    /// there are never more of them than a name has parts.
+    fn finish(&mut self, next: Option<&[u8]>) -> io::Result<()> {
+        while let Some(entry) =
+            self.directories.pop_if(|last| next.is_none_or(|next| !is_in(next, &last.name)))
+        {
             let (parent, name) = self.place(&entry.name)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
             let directory = open_beneath(parent.as_fd(), name, flags)?;
@@ -284,6 +291,14 @@ impl Receiver<'_> {
             rustix::fs::fchmod(&directory, Mode::from_raw_mode(entry.mode & self.mask))?;
         }
         Ok(())
+    }
+}
+
+/// Whether `name` lies below the directory `directory`; all others are below the one without a name.
+fn is_in(name: &[u8], directory: &[u8]) -> bool {
+    match directory {
+        b"" => !name.is_empty(),
+        _ => name.strip_prefix(directory).is_some_and(|rest| rest.starts_with(b"/")),
     }
 }
 
@@ -461,6 +476,26 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_of_directories_without_end_takes_no_memory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = rustix::fs::open(dir.path(), OFlags::PATH, Mode::empty()).expect("it is there");
+        let mut receiver = Receiver { root, top: b"x", mask: 0o777, directories: Vec::new() };
+        let modified = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let names = ["", "a", "a/b"].into_iter().chain(["c"; 1000]);
+        for name in names {
+            let entry = Entry { kind: DIRECTORY, mode: 0o750, modified, name: name.into() };
+            let taken = receiver.take(&entry, &mut io::empty(), &mut Copied::default());
+            taken.expect("it is taken");
+            assert!(receiver.directories.len() <= 3);
+        }
+        receiver.finish(None).expect("it is finished");
+        for name in ["x", "x/a", "x/a/b", "x/c"] {
+            let metadata = fs::metadata(dir.path().join(name)).expect("it is there");
+            assert_eq!((metadata.mode() & 0o777, metadata.mtime()), (0o750, 0), "{name}");
+        }
+    }
+
+    #[test]
     fn a_hostile_stream_writes_nothing_elsewhere() {
         let dir = tempfile::tempdir().expect("a directory");
         let outside = dir.path().join("outside");
@@ -495,6 +530,10 @@ mod tests {
             assert_eq!(fs::read(outside.join("file")).expect("it is there"), b"mine");
             assert_eq!(fs::read_dir(&outside).expect("it is there").count(), 1);
         }
+        let stream = [&MAGIC[..], &top(), &entry(FILE, b"a\n\x1b/b", &data)].concat();
+        let error = receive(&dir.path().join("escapes"), b"x", false, &mut &stream[..]);
+        let error = error.expect_err("there is no such directory").to_string();
+        assert!(error.starts_with("a\\n\\u{1b}/b: "), "{error:?}");
         let whole = sent(&outside);
         for len in 0..whole.len() {
             let to = dir.path().join("cut");

@@ -7,6 +7,8 @@ use super::{Shell, run};
 
 /// Make a machine that stays, and do not start it yet: imgrun start does
 #[derive(Debug, clap::Args)]
+// Else it would be called as the one in it.
+#[group(id = "create")]
 pub(super) struct Args {
     #[command(flatten)]
     machine: run::Args,

@@ -129,7 +129,7 @@ pub(super) async fn stop(shell: &mut Shell, kept: &Kept) -> Result<()> {
     if !kept.is_running()? {
         return Ok(());
     }
-    // It may be ending by itself this moment; one that boots has no socket yet, and can wait.
+    // It may be ending by itself this moment.
     if let Err(e) = kept.signal(Signal::TERM).await
         && kept.is_running()?
     {

@@ -207,6 +207,8 @@ fn fail(e: &Error, code: Option<u8>) -> ExitCode {
     if let Some(hint) = e.hint_text() {
         text.push_str(&format!("hint: {hint}\n"));
     }
+    // Guests, servers and file names are quoted in it: a terminal is to act on none of them.
+    let text = imgrun::printable(text.as_bytes()) + "\n";
     // A closed standard error is no reason for another error.
     let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::from(code.unwrap_or(e.class().exit_code()))
@@ -217,5 +219,15 @@ fn say(line: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{line}") {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("stdout", e)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_verbs_flags_make_sense() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -23,7 +23,7 @@ impl Args {
     pub(super) async fn run(self, shell: &mut Shell) -> Result<()> {
         let store = shell.store().await?;
         let mut rows = Vec::new();
-        for kept in Kept::all(&store)? {
+        for kept in Kept::readable(&store, &shell.progress)? {
             let running = kept.is_running()?;
             if running || self.all {
                 rows.push((kept, running));

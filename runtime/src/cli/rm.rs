@@ -1,7 +1,7 @@
 //! `imgrun rm NAME…`
 
 use imgrun::kept::Kept;
-use imgrun::{Result, Store};
+use imgrun::{Class, Result, Store};
 
 use super::{Shell, lifecycle, say};
 
@@ -23,9 +23,18 @@ impl Args {
     pub(super) async fn run(self, shell: &mut Shell) -> Result<()> {
         let store = shell.store().await?;
         for name in self.names {
-            let Some(kept) = Kept::find(&store, &name)? else {
-                remove_bundle(&store, &name, shell)?;
-                continue;
+            let kept = match Kept::find(&store, &name) {
+                Ok(Some(kept)) => kept,
+                Ok(None) => {
+                    remove_bundle(&store, &name, shell)?;
+                    continue;
+                }
+                Err(e) if e.class() == Class::Input => {
+                    Kept::remove_damaged(&store, &name)?;
+                    say(&name)?;
+                    continue;
+                }
+                Err(e) => return Err(e),
             };
             if self.force {
                 lifecycle::kill(&kept).await?;

@@ -21,7 +21,7 @@ impl Args {
     pub(super) async fn run(self, shell: &mut Shell) -> Result<()> {
         let store = shell.store().await?;
         let kept = match self.names.is_empty() {
-            true => Kept::all(&store)?,
+            true => Kept::readable(&store, &shell.progress)?,
             false => self.names.iter().map(|n| Kept::get(&store, n)).collect::<Result<_>>()?,
         };
         let mut rows = Vec::new();

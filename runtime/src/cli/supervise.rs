@@ -11,6 +11,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use super::command::millis;
 use super::{Shell, fail, say};
 
+/// A supervisor that has said why it failed is gone in an instant.
+const END_MAX: Duration = Duration::from_secs(5);
+
 /// What a supervisor says first, as one line of JSON; then it says nothing more.
 #[derive(Debug, Serialize, Deserialize)]
 enum Ready {
@@ -108,7 +111,12 @@ pub(super) async fn start(
             read = stdout.read_line(&mut line) => drop(read.map_err(failed)?),
         }
     }
-    match serde_json::from_str(&line) {
+    let ready = serde_json::from_str(&line);
+    if !matches!(ready, Ok(Ready::Booted { .. })) {
+        // It ends, and with it its right to the machine, which the caller may remove.
+        let _ = tokio::time::timeout(END_MAX, child.wait()).await;
+    }
+    match ready {
         Ok(Ready::Booted { ms }) => Ok(Duration::from_millis(ms)),
         Ok(Ready::Failed { class, message, hint, detail }) => {
             let mut e = Error::new(Class::from_name(&class).unwrap_or(Class::Bug), message);

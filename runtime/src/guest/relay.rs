@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent::{
     Ack, CHANNEL_CONTROL, CHANNELS_MAX, Fault, FaultCode, Frame, FromHost, Hello, HostEvent,
-    Message, PROTOCOL_MAX, PROTOCOL_MIN, Stream, kind,
+    Message, PROTOCOL_MAX, PROTOCOL_MIN, Stream, WINDOW_BYTES, kind,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
@@ -248,8 +248,14 @@ impl Link {
                 }
             }
             for channel in orphans {
-                // It fails only where the whole session did.
-                let _ = state.queue(channel, &Message::Signal { signo: SIGKILL });
+                // What the client had not read took credit that nobody else would give back, and
+                // without it the guest could not come to the command's end.
+                let credit = |stream| Message::Credit { stream, bytes: WINDOW_BYTES };
+                let kill = Message::Signal { signo: SIGKILL };
+                for message in [kill, credit(Stream::Stdout), credit(Stream::Stderr)] {
+                    // It fails only where the whole session did.
+                    let _ = state.queue(channel, &message);
+                }
             }
         });
     }

@@ -29,8 +29,8 @@ use tokio::net::{UnixListener, UnixStream};
 use self::intent::SCHEMA;
 use crate::lease::{Lease, is_still};
 use crate::{
-    Accel, Class, Error, Guest, HOSTNAME_BYTES_MAX, Hold, Hostname, Kernel, Network, Result, Spec,
-    Store, Stored,
+    Accel, Class, Error, Guest, HOSTNAME_BYTES_MAX, Hold, Hostname, Kernel, Network, Progress,
+    Result, Spec, Store, Stored,
 };
 
 pub(crate) use intent::now_unix_s;
@@ -62,6 +62,8 @@ pub struct Kept {
     /// What it is to be.
     pub intent: Intent,
     dir: PathBuf,
+    /// What is to go is put there by one rename first.
+    staging: PathBuf,
 }
 
 /// The right to run a kept machine: nobody else has it.
@@ -111,7 +113,8 @@ impl Kept {
             }
             Err(e) => return Err(Error::io(dir.display(), e)),
         }
-        Ok((Kept { name: name.clone(), intent, dir }, Turn { lock }))
+        let staging = store.staging();
+        Ok((Kept { name: name.clone(), intent, dir, staging }, Turn { lock }))
     }
 
     /// As [`Kept::create`], named after `image` with the first number that is free.
@@ -151,13 +154,15 @@ impl Kept {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(path.display(), e)),
         };
-        let intent: Intent = serde_json::from_slice(&text)
-            .map_err(|e| Error::input(path.display().to_string()).because(e))?;
+        let intent: Intent = serde_json::from_slice(&text).map_err(|e| {
+            let hint = format!("a newer imgrun made it, or it is damaged: imgrun rm {name}");
+            Error::input(path.display().to_string()).because(e).hint(hint)
+        })?;
         if intent.schema != SCHEMA {
             let other = format!("{}: schema {}", path.display(), intent.schema);
             return Err(Error::input(other).hint("a newer imgrun made this machine"));
         }
-        Ok(Some(Kept { name, intent, dir }))
+        Ok(Some(Kept { name, intent, dir, staging: store.staging() }))
     }
 
     /// As [`Kept::find`], where there must be one.
@@ -172,20 +177,41 @@ impl Kept {
     /// # Errors
     /// Where one can not be read.
     pub fn all(store: &Store) -> Result<Vec<Self>> {
+        let all = Self::each(store)?.into_iter().filter_map(Result::transpose);
+        all.collect()
+    }
+
+    /// As [`Kept::all`], for who can do without those that can not be read: `progress` hears of
+    /// them.
+    ///
+    /// # Errors
+    /// Where the store can not be read.
+    pub fn readable(store: &Store, progress: &Progress) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for kept in Self::each(store)? {
+            match kept {
+                Ok(kept) => all.extend(kept),
+                Err(e) => {
+                    let hint = e.hint_text().map(|h| format!(" ({h})")).unwrap_or_default();
+                    progress.note(format!("left out: {e}{hint}"));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// What [`Kept::find`] says of every name, in order.
+    fn each(store: &Store) -> Result<Vec<Result<Option<Self>>>> {
         let parent = store.kept();
         let entries = match fs::read_dir(&parent) {
             Ok(entries) => entries,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(Error::io(parent.display(), e)),
         };
-        let mut all = Vec::new();
-        for entry in entries.flatten() {
-            if let Some(name) = entry.file_name().to_str() {
-                all.extend(Self::find(store, name)?);
-            }
-        }
-        all.sort_by_key(|kept| kept.name.to_string());
-        Ok(all)
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        Ok(names.iter().map(|name| Self::find(store, name)).collect())
     }
 
     /// The machine to boot, with the right to its image.
@@ -221,7 +247,10 @@ impl Kept {
 
     /// Whether it needs this bundle to start.
     pub(crate) fn names(&self, stored: &Stored) -> bool {
-        self.intent.image == stored.digest || self.intent.kernel.starts_with(stored.path(""))
+        // By the digest: the same store may be named by another path now.
+        let kernel = self.intent.kernel.parent().and_then(Path::file_name);
+        let is_kernel = kernel.is_some_and(|name| name.to_str() == Some(&stored.digest.hex()));
+        self.intent.image == stored.digest || is_kernel
     }
 
     /// The disk with what it has written.
@@ -250,7 +279,11 @@ impl Kept {
     /// # Errors
     /// `Host` where the lock can not be opened.
     pub fn take_turn(&self) -> Result<Option<Turn>> {
-        let path = self.dir.join(LOCK);
+        Self::take_turn_in(&self.dir)
+    }
+
+    fn take_turn_in(dir: &Path) -> Result<Option<Turn>> {
+        let path = dir.join(LOCK);
         let lock = match File::open(&path) {
             Ok(lock) => lock,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -335,7 +368,9 @@ impl Kept {
 
     /// Removes machines that were to go when they end, and whose supervisor was killed before.
     pub(crate) fn sweep(store: &Store) -> Result<()> {
-        for kept in Self::all(store)?.into_iter().filter(|kept| kept.intent.remove) {
+        // One that can not be read must not keep anybody from the store.
+        let all = Self::each(store)?.into_iter().flatten().flatten();
+        for kept in all.filter(|kept| kept.intent.remove) {
             // Without a disk it was never started.
             if kept.upper().exists()
                 && let Some(turn) = kept.take_turn()?
@@ -347,8 +382,26 @@ impl Kept {
     }
 
     /// As [`Kept::remove`], for who has the right to run it.
-    pub(crate) fn remove_own(&self, _turn: Turn) -> Result<()> {
-        fs::remove_dir_all(&self.dir).map_err(|e| Error::io(self.dir.display(), e))
+    pub(crate) fn remove_own(&self, turn: Turn) -> Result<()> {
+        Self::remove_dir(&self.dir, &self.staging, turn)
+    }
+
+    /// Removes the machine `name`, which can not be read.
+    ///
+    /// # Errors
+    /// `Usage` where it runs.
+    pub fn remove_damaged(store: &Store, name: &str) -> Result<()> {
+        let dir = store.kept().join(name.parse::<Hostname>()?.to_string());
+        let turn = Self::take_turn_in(&dir)?;
+        let turn = turn.ok_or_else(|| Error::usage(format!("{name} runs")))?;
+        Self::remove_dir(&dir, &store.staging(), turn)
+    }
+
+    /// Renamed first, so that a crash half-way leaves no half machine that has its name.
+    fn remove_dir(dir: &Path, staging: &Path, _turn: Turn) -> Result<()> {
+        let lease = Lease::create(staging)?;
+        let away = lease.path().join("removed");
+        fs::rename(dir, away).map_err(|e| Error::io(dir.display(), e))
     }
 
     /// Listens for clients; only this user's can connect.

@@ -95,10 +95,17 @@ impl Store {
     pub fn collect(&self, garbage: Garbage) -> Result<Garbage> {
         let mut gone = Garbage::default();
         for stored in garbage.bundles {
-            if !stored.is_held() {
-                self.remove(stored.digest)?;
-                gone.bundles.push(stored);
+            let Ok(dir) = File::open(&stored.dir) else { continue };
+            // Kept until it is gone: who wants to hold it waits, and then finds that out.
+            if dir.try_lock().is_err() {
+                continue;
             }
+            // Who makes a machine holds its bundles until it is there, so this is all of them.
+            if Kept::all(self)?.iter().any(|machine| machine.names(&stored)) {
+                continue;
+            }
+            self.remove(stored.digest)?;
+            gone.bundles.push(stored);
         }
         for draft in garbage.drafts {
             if self.remove_draft(&draft)? {

@@ -100,7 +100,10 @@ impl Store {
     /// Opens the store in `home`, making it where it is missing, and removes what processes that
     /// were killed left behind.
     pub fn open(home: impl Into<PathBuf>) -> Result<Self> {
-        let store = Store { home: home.into() };
+        let home = home.into();
+        // Machines remember paths in it, and are started from anywhere.
+        let home = std::path::absolute(&home).map_err(|e| Error::io(home.display(), e))?;
+        let store = Store { home };
         for dir in [store.bundles(), store.staging(), store.machines()] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(|e| Error::io(dir.display(), e).hint(HOME_HINT))?;

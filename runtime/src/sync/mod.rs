@@ -125,14 +125,81 @@ fn collect(
     for failed in outcomes.iter().filter(|o| o.done.is_err()) {
         names.remove(&failed.follow.name);
     }
-    let needed: HashSet<Digest> = state.digests().collect();
+    let images = state.digests().chain(items(outcomes));
+    let needed = with_kernels(store, images.collect());
     let mut garbage = store.garbage(config.keep, progress)?;
     let may_go = |s: &Stored| names.contains(&s.manifest.name) && !needed.contains(&s.digest);
     garbage.bundles.retain(may_go);
     Ok(store.collect(garbage)?.bundles)
 }
 
+/// What the outcomes brought in or found.
+fn items(outcomes: &[Outcome]) -> impl Iterator<Item = Digest> {
+    let right = outcomes.iter().filter_map(|o| o.done.as_ref().ok());
+    right.flat_map(|(wanted, _)| wanted.items.iter().map(|item| item.entry.digest))
+}
+
+/// The bundles `digests`, and the kernels without which the images among them do not boot.
+fn with_kernels(store: &Store, mut digests: HashSet<Digest>) -> HashSet<Digest> {
+    let kernels = digests.iter().filter_map(|digest| {
+        let image = store.by_digest(*digest).ok().flatten()?;
+        image.manifest.kernel.map(|kernel| kernel.digest)
+    });
+    let kernels: Vec<_> = kernels.collect();
+    digests.extend(kernels);
+    digests
+}
+
 /// As in Prometheus' text format.
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use bundle::{Arch, Blob, Boot, Content, Init, Kind, Manifest, Packing, Reference};
+
+    use super::*;
+
+    #[test]
+    fn what_stays_can_boot() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let kernel = Digest::of(b"k");
+        let manifest = Manifest {
+            schema: bundle::SCHEMA,
+            kind: Kind::Image,
+            name: "image".parse().unwrap(),
+            version: "1".parse().unwrap(),
+            arch: Arch::host(),
+            files: vec![],
+            frames: Blob::of([]),
+            boot: Some(Boot { init: Init::Agent, cmdline: vec![] }),
+            kernel: Some(Reference {
+                name: "k".parse().unwrap(),
+                version: "6.1".parse().unwrap(),
+                digest: kernel,
+            }),
+            agent: None,
+            sources: vec![],
+            recipe: Digest::of(b"r"),
+            lock: None,
+            packages: vec![],
+            tool: "test".into(),
+            tests: vec![],
+        };
+        let files = [(bundle::ROOTFS, &[0; 4096][..]), (bundle::SBOM, b"{}\n")];
+        let files = files.map(|(name, file)| Content::new(name, file, file.len() as u64));
+        let packing = Packing { level: 1, average_bytes: 64 << 10, threads: 1 };
+        let out = Cursor::new(Vec::new());
+        let (out, _) = bundle::pack(manifest, files.into(), out, &packing, |_| {}).unwrap();
+        let file = home.path().join("file");
+        std::fs::write(&file, out.into_inner()).unwrap();
+        let image = store.import(&file, &Progress::silent(), &Cancel::new()).unwrap().bundle.digest;
+        let gone = Digest::of(b"gone");
+        let needed = with_kernels(&store, [image, gone].into());
+        assert_eq!(needed, [image, gone, kernel].into());
+    }
 }

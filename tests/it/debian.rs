@@ -27,6 +27,20 @@ fn layer(world: &World, digest: &str) -> PathBuf {
     panic!("no tar with the digest {digest} in {}", blobs.display());
 }
 
+/// What the recipe's steps come to, as a layer made by GNU tar: no host keys, and when to make them.
+fn steps(world: &World) {
+    for key in ["ecdsa", "ed25519", "rsa"] {
+        world.write(&format!("steps/etc/ssh/.wh.ssh_host_{key}_key"), "");
+        world.write(&format!("steps/etc/ssh/.wh.ssh_host_{key}_key.pub"), "");
+    }
+    let service = "[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\n\
+                   ExecStartPre=/usr/sbin/sshd -t\n";
+    world.write("steps/etc/systemd/system/ssh.service.d/host-keys.conf", service);
+    let script = "find . -type f -printf '%P\\0' | tar -cf ../steps.tar --null -T - --owner=0 \
+                  --group=0 --mode=0644 --mtime=@1761955200";
+    world.run("sh", ["-c", &format!("cd steps && {script}")]).ok();
+}
+
 #[test]
 fn every_inode_is_as_the_tar_says() {
     let world = World::new();
@@ -41,11 +55,13 @@ fn every_inode_is_as_the_tar_says() {
     let layer = layer(&world, digest.strip_prefix("sha256:").unwrap());
 
     world.run("e2fsck", ["-fn", "rootfs.ext4"]).ok();
+    steps(&world);
     std::fs::create_dir(world.path("mounted")).unwrap();
     // The judge reads through the kernel, so this needs root and a loop device.
     world.run("mount", ["-o", "ro,loop", "rootfs.ext4", "mounted"]).ok();
     let judge = repository().join("tests/judge/tree.py");
-    let mut args = vec![judge.display().to_string(), "mounted".into(), layer.display().to_string()];
+    let layer = layer.display().to_string();
+    let mut args = vec![judge.display().to_string(), "mounted".into(), layer, "steps.tar".into()];
     // mmdebstrap's tar has no times after the recipe's, so none was clamped.
     for added in ADDED {
         args.extend(["--ignore".into(), added.into()]);

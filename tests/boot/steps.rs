@@ -265,3 +265,72 @@ fn both_executors_leave_the_same() {
     recipe(&world, "[[step]]\nrun = \"sleep 1000\"\ntimeout = \"2s\"\n");
     fails("it took longer than 2 s");
 }
+
+/// What an image has in place of its `/etc` leads nowhere but into the image; a user has the home that
+/// the image says; and what is copied is what it was when the build began, or nothing is built.
+#[test]
+fn name_spaces_keep_to_the_image() {
+    let world = world();
+    let spaces = ["--executor", "namespace"];
+    world.write("host/hostname", "the host's");
+    let host = world.path("host").display().to_string();
+    let away = format!("mv /etc /usr/etc; ln -s {host} /etc");
+    let home = "test $HOME = /usr/sbin";
+    recipe(
+        &world,
+        &format!(
+            "[[step]]\nrun = '{home}'\nas = \"daemon\"\n\
+             [[step]]\nrun = 'ln -s {host}/made /etc/.imgtool'\n\
+             [[step]]\nrun = '{away}'\n[[step]]\nrun = \"true\"\n"
+        ),
+    );
+    build(&world, &spaces).ok();
+    assert_eq!(world.files("host"), ["hostname"]);
+    assert_eq!(std::fs::read(world.path("host/hostname")).unwrap(), b"the host's");
+
+    world.write("copied", "before");
+    recipe(
+        &world,
+        "[[step]]\nrun = \"sleep 3.25\"\n[[step]]\ncopy = \"copied\"\nto = \"/copied\"\n",
+    );
+    let mut building = command(&world, "build");
+    building.args(spaces).stderr(std::process::Stdio::piped());
+    let building = building.spawn().unwrap();
+    wait(|| processes("sleep 3.25").is_empty(), false);
+    world.write("copied", "after");
+    let outcome = building.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&outcome.stderr);
+    assert!(said.contains("copied: it changed while the image was built"), "{said}");
+}
+
+/// A build that is killed leaves no step running.
+#[test]
+fn steps_in_name_spaces_end_with_the_build() {
+    let world = world();
+    recipe(&world, "[[step]]\nrun = \"sleep 54321\"\n");
+    let mut building = command(&world, "build");
+    let mut building = building.args(["--executor", "namespace"]).spawn().unwrap();
+    wait(|| processes("sleep 54321").is_empty(), false);
+    building.kill().unwrap();
+    building.wait().unwrap();
+    wait(|| processes("sleep 54321").is_empty(), true);
+}
+
+/// Waits for `now` to be as `wanted`.
+fn wait(now: impl Fn() -> bool, wanted: bool) {
+    let began = std::time::Instant::now();
+    while now() != wanted {
+        assert!(began.elapsed().as_secs() < 120, "it takes too long");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+/// The processes with this very command line.
+fn processes(words: &str) -> Vec<String> {
+    let all = std::fs::read_dir("/proc").unwrap();
+    let all = all.map(|entry| entry.unwrap().path().join("cmdline"));
+    let lines = all.filter_map(|path| std::fs::read(path).ok());
+    let lines =
+        lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ").trim().to_string());
+    lines.filter(|line| line == words).collect()
+}

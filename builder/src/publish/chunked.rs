@@ -57,8 +57,9 @@ impl Publisher<'_> {
                 }
                 chunks => chunks?,
             };
+            // That it is whole, too, does not help: frames are read from objects.
             if let Some(chunks) = chunks
-                && self.has_objects(version)?
+                && self.are_there(chunks.objects().iter().map(frames_key))?
             {
                 known.extend(chunks.known());
             }
@@ -124,11 +125,15 @@ impl Publisher<'_> {
             return Ok(true);
         }
         let keys = self.chunk_keys(&entry.key())?;
-        for key in &keys {
-            if self.depot.size(key)?.is_none() {
+        Ok(!keys.is_empty() && self.are_there(keys.into_iter())?)
+    }
+
+    fn are_there(&self, keys: impl Iterator<Item = String>) -> Result<bool> {
+        for key in keys {
+            if self.depot.size(&key)?.is_none() {
                 return Ok(false);
             }
         }
-        Ok(!keys.is_empty())
+        Ok(true)
     }
 }

@@ -61,8 +61,10 @@ fn evict(directory: &Path) {
     all.sort();
     let too_many = all.len().saturating_sub(IMAGES_MAX);
     for (_, path) in all.iter().take(too_many) {
-        // One that is in use stays: its lock is shared.
-        if File::open(path).is_ok_and(|file| file.try_lock().is_ok()) {
+        // One that is in use stays: its lock is shared. Ours is held until the file is gone, or who
+        // takes it in between would hold what has no name any more.
+        let Ok(file) = File::open(path) else { continue };
+        if file.try_lock().is_ok() {
             let _ = fs::remove_file(path);
         }
     }

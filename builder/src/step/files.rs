@@ -1,5 +1,7 @@
 //! File steps: edits of the image so far.
 
+use bundle::Digest;
+
 use crate::recipe::{Action, Content, Put};
 use crate::{Error, Result};
 
@@ -9,15 +11,25 @@ use super::unit;
 use super::view::{Body, Bytes, Node, Place, View, shown};
 
 impl View {
-    /// Does what `action` says, which is none that runs programs.
+    /// Does what `action` says, which is none that runs programs. `copied` has the digest of what
+    /// each `copy` is to find, as the step's key has it.
     ///
     /// # Errors
     /// Where the image so far has not what the step needs, or has something in its way.
-    pub(super) fn apply(&mut self, action: &Action) -> Result<()> {
+    pub(super) fn apply(
+        &mut self,
+        action: &Action,
+        copied: &mut std::slice::Iter<'_, Digest>,
+    ) -> Result<()> {
         match action {
             Action::Run(_) | Action::Packages(_) => Err(Error::bug("a command among file steps")),
             Action::Copy { from, to, put } => {
                 let tree = HostTree::read(from)?;
+                // Its layer is kept under a key that says what was there when the build began.
+                if copied.next() != Some(&tree.digest()) {
+                    let why = "it changed while the image was built";
+                    return Err(Error::input(format!("{}: {why}", from.display())));
+                }
                 self.copy(&tree, from.file_name(), to, put)
             }
             Action::Write { path, content, put } => {

@@ -129,16 +129,16 @@ impl Job<'_> {
         }
         let command = self.command;
         let cwd = command.workdir.clone().unwrap_or_else(|| "/".to_string());
-        let mut order = Order::new(command.argv.clone(), self.variables(), cwd);
+        let (home, ids) = match &command.user {
+            Some(user) => account::user(self.image, user)?,
+            None => ("/root".to_string(), (0, 0)),
+        };
+        let mut order = Order::new(command.argv.clone(), self.variables(&home), cwd);
+        order.ids = ids;
         order.hostname = HOSTNAME.to_string();
         order.secrets = secrets.iter().map(|s| (s.name.clone(), s.value.clone())).collect();
         if command.network {
             order.resolv_conf = Some(host_resolv_conf());
-        }
-        if let Some(user) = &command.user {
-            let (home, ids) = account::user(self.image, user)?;
-            order.env.insert(0, format!("HOME={home}"));
-            order.ids = ids;
         }
         let mut tail = Vec::new();
         let said = |line: &str| {
@@ -168,9 +168,9 @@ impl Job<'_> {
     }
 
     /// All variables of the command's environment, the defaults first.
-    fn variables(&self) -> Vec<String> {
+    fn variables(&self, home: &str) -> Vec<String> {
         let default = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        let mut all = vec![default.to_string(), "HOME=/root".to_string()];
+        let mut all = vec![default.to_string(), format!("HOME={home}")];
         all.extend(self.proxies());
         all.extend(self.environment.iter().chain(&self.command.env).cloned());
         all

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use imgrun::{Stage, Tool};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::mount::{mount, mount_bind, mount_change, mount_remount, unmount};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::{Class, Error, Result};
@@ -136,7 +137,7 @@ fn check() -> Result<()> {
             Error::host("steps in name spaces need root").hint("--executor=machine needs none")
         );
     }
-    imgrun::tool::require(&["unshare"])
+    imgrun::tool::require(&["setpriv", "unshare"])
 }
 
 /// The outer process: starts the inner one in new name spaces and gives them their ids. Returns the
@@ -146,7 +147,9 @@ fn check() -> Result<()> {
 /// Where the kernel does not allow it.
 pub fn outer(network: bool) -> Result<u8> {
     let exe = std::env::current_exe().map_err(|e| Error::io("our own program", e))?;
-    let mut unshare = Command::new("unshare");
+    // Nothing of it outlives us: what runs dies with `unshare`, and that with this process.
+    let mut unshare = Command::new("setpriv");
+    unshare.args(["--pdeathsig", "KILL", "unshare"]);
     unshare.args(["--user", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts"]);
     if !network {
         unshare.arg("--net");
@@ -185,6 +188,9 @@ pub fn outer(network: bool) -> Result<u8> {
 /// # Errors
 /// Where something can not be mounted or the command can not be started.
 pub fn inner() -> Result<String> {
+    // The kernel forgot what `--kill-child` had asked for, when this program got its rights.
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|e| Error::host("the signal of our parent's end").because(e))?;
     let mut text = Vec::new();
     std::io::stdin().read_to_end(&mut text).map_err(|e| Error::io("standard input", e))?;
     let order: Order =
@@ -240,6 +246,13 @@ fn enter(order: &Order) -> Result<(), Failed> {
     );
     let options = std::ffi::CString::new(options).unwrap_or_default();
     mount("overlay", &root, "overlay", MountFlags::empty(), &*options).map_err(at("overlayfs"))?;
+    // A link of the image leads to what the host has there.
+    for name in ["proc", "dev", "run", "tmp"] {
+        let found = fs::symlink_metadata(root.join(name)).map_err(io("a mount point"))?;
+        if !found.is_dir() {
+            return Err(("the image's /proc, /dev, /run or /tmp", rustix::io::Errno::NOTDIR));
+        }
+    }
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     mount("proc", root.join("proc"), "proc", quiet, None).map_err(at("/proc"))?;
     guard_proc(&root.join("proc")).map_err(at("/proc"))?;
@@ -263,11 +276,12 @@ fn enter(order: &Order) -> Result<(), Failed> {
         symlink(target, root.join(link)).map_err(io("/dev"))?;
     }
     rustix::system::sethostname(order.hostname.as_bytes()).map_err(at("the host's name"))?;
-    fill(order, &root).map_err(io("/etc and /run"))?;
     rustix::process::chdir(&root).map_err(at("the root"))?;
     rustix::process::pivot_root(".", ".").map_err(at("the root"))?;
     unmount(".", UnmountFlags::DETACH).map_err(at("the old root"))?;
-    rustix::process::chdir("/").map_err(at("the root"))
+    rustix::process::chdir("/").map_err(at("the root"))?;
+    // Not before: from here on the image's links lead into the image.
+    fill(order).map_err(io("/etc and /run"))
 }
 
 /// Keeps accidents from the host's kernel: its settings are read-only, its trigger is gone. `/sys` is
@@ -285,22 +299,23 @@ fn guard_proc(proc: &Path) -> rustix::io::Result<()> {
 }
 
 /// What a machine's agent writes at boot, too: the name, who answers names; and secrets.
-fn fill(order: &Order, root: &Path) -> std::io::Result<()> {
+fn fill(order: &Order) -> std::io::Result<()> {
     let put = |name: &str, text: &str| {
         // In place of whatever is there: a link into a `/run` that is empty, often.
-        let new = root.join("etc/.imgtool");
-        fs::write(&new, text)?;
-        fs::rename(new, root.join("etc").join(name))
+        let mut new = tempfile::Builder::new().prefix(".imgtool-").tempfile_in("/etc")?;
+        new.write_all(text.as_bytes())?;
+        new.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        new.persist(Path::new("/etc").join(name)).map(drop).map_err(|e| e.error)
     };
-    if root.join("etc").is_dir() {
+    if Path::new("/etc").is_dir() {
         put("hostname", &format!("{}\n", order.hostname))?;
         if let Some(text) = &order.resolv_conf {
             put("resolv.conf", text)?;
         }
     }
-    let secrets = root.join("run/secrets");
+    let secrets = Path::new("/run/secrets");
     for (name, value) in &order.secrets {
-        fs::create_dir_all(&secrets)?;
+        fs::create_dir_all(secrets)?;
         fs::write(secrets.join(name), value)?;
         fs::set_permissions(secrets.join(name), fs::Permissions::from_mode(0o444))?;
     }

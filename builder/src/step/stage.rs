@@ -40,6 +40,8 @@ pub struct Stage {
     /// What it does.
     pub work: Work,
     meaning: Vec<Part>,
+    /// What each `copy` found.
+    copied: Vec<Digest>,
 }
 
 /// What a stage does.
@@ -152,23 +154,28 @@ impl Stages {
     }
 
     fn add(&mut self, number: usize, action: Action) -> Result<()> {
-        let meaning = meaning(number, &action)?;
+        let (meaning, copied) = meaning(number, &action)?;
         let title = format!("step {number} ({})", action.title());
         let last = self.all.last_mut();
         let work = match (action, last) {
             (Action::Run(command), _) => Work::Run(command),
             (Action::Packages(install), _) => Work::Packages(install),
-            (action, Some(Stage { work: Work::Files(actions), meaning: all, title })) => {
+            (
+                action,
+                Some(Stage { work: Work::Files(actions), meaning: all, title, copied: found }),
+            ) => {
                 let first = title.split(['(', '-']).next().unwrap_or_default();
                 let first = first.trim_start_matches("steps").trim_start_matches("step").trim();
                 *title = format!("steps {first}-{number} (files)");
                 actions.push(action);
                 all.extend(meaning);
+                found.extend(copied);
                 return Ok(());
             }
             (action, _) => Work::Files(vec![action]),
         };
-        self.all.push(Stage { title, work, meaning });
+        let copied = copied.into_iter().collect();
+        self.all.push(Stage { title, work, meaning, copied });
         Ok(())
     }
 
@@ -304,7 +311,8 @@ impl Stages {
         let command = match &stage.work {
             Work::Files(actions) => {
                 let mut view = View::new(reader()?, self.epoch);
-                actions.iter().try_for_each(|action| view.apply(action))?;
+                let mut copied = stage.copied.iter();
+                actions.iter().try_for_each(|action| view.apply(action, &mut copied))?;
                 let stored = layer::store(cache, |tar| layer::write_view(view, tar))?;
                 show.finish(format!("a layer of {}", Unit::Bytes.amount(stored.bytes)));
                 return Ok(stored);
@@ -348,19 +356,20 @@ impl Stages {
     }
 }
 
-/// What a step means: its words, and the digest of what it copies.
-fn meaning(number: usize, action: &Action) -> Result<Vec<Part>> {
+/// What a step means: its words, and the digest of what it copies, which is told by itself, too.
+fn meaning(number: usize, action: &Action) -> Result<(Vec<Part>, Option<Digest>)> {
     let name = format!("step {number}");
     let Action::Copy { from, to, put } = action else {
         let value = serde_json::to_string(action).map_err(|e| Error::bug("a step").because(e))?;
-        return Ok(vec![Part { name, value }]);
+        return Ok((vec![Part { name, value }], None));
     };
     // Where it lies on this machine decides nothing but the name that it gets below `to`.
     let file = from.file_name().unwrap_or_default().to_string_lossy();
     let words = serde_json::json!({ "copy": { "file": file, "to": to, "put": put } });
     let copied = HostTree::read(from).map_err(|e| e.within(format!("step {number}: copy")))?;
-    let files = Part { name: format!("{name}'s files"), value: copied.digest().to_string() };
-    Ok(vec![Part { name, value: words.to_string() }, files])
+    let digest = copied.digest();
+    let files = Part { name: format!("{name}'s files"), value: digest.to_string() };
+    Ok((vec![Part { name, value: words.to_string() }, files], Some(digest)))
 }
 
 fn key(parts: &[Part]) -> Digest {

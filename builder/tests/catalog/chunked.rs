@@ -105,6 +105,23 @@ fn only_what_is_new_is_uploaded_and_readers_see_whole_bundles() {
     reads(file.as_ref(), &new);
 }
 
+/// A version that is whole beside an index whose objects are gone gives nothing to build upon.
+#[test]
+fn pieces_that_are_gone_are_uploaded_again() {
+    let world = World::new();
+    let store = world.store("s");
+    world.init(&store);
+    let [old, new, kernel] = bundles(&world);
+    publish(&world, &store, &[&old, &kernel], &["--chunked"]).ok();
+    let entry = Draft::read(old.as_ref()).unwrap().entry;
+    fs::copy(&old, world.path("s").join(entry.key())).unwrap();
+    let files = fs::read_dir(world.path("s/targets")).unwrap().flatten().map(|file| file.path());
+    let frames = files.filter(|file| file.extension().is_some_and(|e| e == "frames"));
+    fs::remove_file(frames.max_by_key(|file| file.metadata().unwrap().len()).unwrap()).unwrap();
+    publish(&world, &store, &[&new], &["--chunked"]).ok();
+    world.imgtool(["catalog", "verify", &store, "--deep"]).ok();
+}
+
 #[test]
 fn what_is_tampered_with_is_refused() {
     let world = World::new();

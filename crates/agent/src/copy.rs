@@ -17,10 +17,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, SeekFrom, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -246,22 +247,20 @@ impl Receiver<'_> {
                 self.directories.push(Entry { kind, mode, modified, name: entry.name.clone() });
                 Ok(())
             }
-            FILE => {
-                remove(parent.as_fd(), name)?;
+            FILE => replace(parent.as_fd(), name, |draft| {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let file = File::from(rustix::fs::openat(&parent, name, flags, Mode::RUSR)?);
+                let file = File::from(rustix::fs::openat(&parent, draft, flags, Mode::RUSR)?);
                 receive_data(&file, input, copied)?;
                 let mode = Mode::from_raw_mode(entry.mode & self.mask);
                 rustix::fs::fchmod(&file, mode)?;
                 Ok(rustix::fs::futimens(&file, &times(entry.modified))?)
-            }
-            SYMLINK => {
+            }),
+            SYMLINK => replace(parent.as_fd(), name, |draft| {
                 let target = read_text(input)?;
-                remove(parent.as_fd(), name)?;
-                rustix::fs::symlinkat(&target[..], &parent, name)?;
+                rustix::fs::symlinkat(&target[..], &parent, draft)?;
                 let (times, flags) = (times(entry.modified), AtFlags::SYMLINK_NOFOLLOW);
-                Ok(rustix::fs::utimensat(&parent, name, &times, flags)?)
-            }
+                Ok(rustix::fs::utimensat(&parent, draft, &times, flags)?)
+            }),
             _ => Err(wrong("an entry of a kind that this version does not know")),
         }
     }
@@ -313,12 +312,27 @@ fn open_beneath(root: impl AsFd, path: &[u8], flags: OFlags) -> io::Result<Owned
     Ok(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)?)
 }
 
-/// Makes room for a new file or symlink. A directory is not replaced by one.
-fn remove(parent: impl AsFd, name: &[u8]) -> io::Result<()> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(e) => Err(e.into()),
+/// Makes a file or symlink under another name and, when it is whole, puts it in the place of what is
+/// at `name`. A directory is not replaced.
+fn replace(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    make: impl FnOnce(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let own = rustix::process::getpid().as_raw_nonzero();
+    let draft = format!(".imgrun-{own}-{count}.part").into_bytes();
+    // What a killed process of our number left.
+    match rustix::fs::unlinkat(parent, &draft[..], AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => return Err(e.into()),
     }
+    let made =
+        make(&draft).and_then(|()| Ok(rustix::fs::renameat(parent, &draft[..], parent, name)?));
+    made.inspect_err(|_| {
+        let _ = rustix::fs::unlinkat(parent, &draft[..], AtFlags::empty());
+    })
 }
 
 fn receive_data(file: &File, input: &mut impl Read, copied: &mut Copied) -> io::Result<()> {

@@ -78,7 +78,14 @@ pub fn sync(
     }
     let removed = match dry_run {
         true => Vec::new(),
-        false => collect(store, config, &state, &outcomes, progress)?,
+        false => match collect(store, config, &state, &outcomes, progress) {
+            Err(e) if e.class() != Class::Interrupted => {
+                // What was brought here is here, whatever becomes of the old versions.
+                progress.note(format!("old versions stay: {e}"));
+                Vec::new()
+            }
+            collected => collected?,
+        },
     };
     let seconds = began.elapsed().as_secs_f64();
     let reached = state.reached;

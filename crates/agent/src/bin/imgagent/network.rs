@@ -153,6 +153,11 @@ fn write_resolv_conf(nameserver: Ipv4Addr) -> io::Result<()> {
     if !Path::new("/etc").is_dir() {
         return Ok(());
     }
+    // What a boot that was cut short left on a disk that stays.
+    match fs::remove_file(NEW) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::open(NEW, flags, Mode::from(0o644))?);
     file.write_all(format!("nameserver {nameserver}\n").as_bytes())?;

@@ -12,7 +12,7 @@ use super::path::{Name, Path, Wrong};
 use crate::{Error, Result};
 
 /// Symlinks followed for one path, as for the kernel.
-const FOLLOWED_MAX: usize = 40;
+pub(super) const FOLLOWED_MAX: usize = 40;
 /// The layers are laid anew at most so many times.
 const ROUNDS_MAX: usize = 40;
 

@@ -4,15 +4,13 @@ use std::collections::VecDeque;
 
 use ext4::{Kind, Node};
 
-use super::detour::Symlink;
+use super::detour::{FOLLOWED_MAX, Symlink};
 use super::merge::{Body, Directory, Inode, Merge, ROOT, SlotId};
 use super::path::{DEPTH_MAX, Wrong};
 
 /// A directory's own level is that of the highest layer with entries in it; those of others may be
 /// hidden.
 const IN_PART: Wrong = "a higher layer hides a part of it";
-/// Symlinks followed for one path, as for the kernel.
-const FOLLOWED_MAX: usize = 40;
 
 /// Merges the directory `moved`, which was at `link` until a symlink took its place, into the
 /// directory that the symlink names.

@@ -11,28 +11,14 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
+
+from timed import Run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RELEASE = os.path.join(HERE, "../../target/release")
 LEVEL, FRAME_KIB = 3, 256  # Those of builder/src/pack.rs.
 # Issue 5, "What it must show".
 WALL_TO_ZSTD, BYTES_TO_ZSTD, REUSED = 1.0, 1.08, 0.80
-
-
-class Run:
-    def __init__(self, command):
-        os.sync()  # What others left unwritten is not this one's.
-        started = time.monotonic()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        self.text = process.stdout.read().decode()
-        _, status, usage = os.wait4(process.pid, 0)
-        self.wall = time.monotonic() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            sys.exit(f"bench: {command} ends with {process.returncode}")
-        self.cpu = usage.ru_utime + usage.ru_stime
-        self.rss = usage.ru_maxrss / 1024
 
 
 def say(text):

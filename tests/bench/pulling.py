@@ -17,6 +17,8 @@ import sys
 import tarfile
 import time
 
+from timed import Run
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 RELEASE = os.path.join(HERE, "../../target/release")
 LEVEL = 3  # That of builder/src/pack.rs.
@@ -31,22 +33,6 @@ http {{ client_body_temp_path {dir}/temp; proxy_temp_path {dir}/temp; fastcgi_te
   log_format plain '$body_bytes_sent $uri'; access_log {dir}/nginx.log plain;
   server {{ listen 127.0.0.1:{port}; root {dir}/depot; }} }}
 """
-
-
-class Run:
-    def __init__(self, command, environment):
-        os.sync()  # What others left unwritten is not this one's.
-        started = time.monotonic()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   env={**os.environ, **environment})
-        self.text = process.stdout.read().decode()
-        _, status, usage = os.wait4(process.pid, 0)
-        self.wall = time.monotonic() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            sys.exit(f"bench: {command} ends with {process.returncode}")
-        self.cpu = usage.ru_utime + usage.ru_stime
-        self.rss = usage.ru_maxrss / 1024
 
 
 def free_port():

@@ -48,8 +48,9 @@ fn python(name: &str) -> PathBuf {
 /// moto's bucket server with a bucket, and the bucket's address.
 fn bucket(world: &World) -> (Server, String) {
     let port = free_port();
-    let mut command = Command::new(python("moto_server"));
-    let server = serve(port, command.args(["-H", "127.0.0.1", "-p", &port.to_string()]));
+    let mut command = Command::new(python("python"));
+    command.arg(repository().join("tests/judge/moto")).arg(port.to_string());
+    let server = serve(port, &mut command);
     let endpoint = format!("http://127.0.0.1:{port}");
     let script = "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1], \
                   region_name='us-east-1').create_bucket(Bucket='images')";

@@ -196,6 +196,18 @@ fn a_bucket_that_overwrites_is_refused_unless_there_is_one_writer() {
     imgtool(&["catalog", "verify", &store, "--deep"]).ok();
 }
 
+/// What looks right to one writer and loses a race of many is found out, too.
+#[test]
+fn a_bucket_that_loses_races_is_refused() {
+    let server = Server::racy();
+    server.make_bucket("images");
+    let depot = bucket(&server);
+    let verdict = probe(&depot).unwrap();
+    let Verdict::Broken(why) = verdict else { panic!("{verdict:?}") };
+    assert!(why.starts_with("of 12 who create a file at once"), "{why}");
+    assert_eq!(depot.list("probe/").unwrap(), [], "it cleans up");
+}
+
 #[test]
 fn a_registry_keeps_the_contract_but_for_one_writer() {
     let world = World::new();

@@ -56,9 +56,19 @@ impl Server {
 
     /// A bucket server that keeps its promises.
     pub(crate) fn moto() -> Self {
+        Self::moto_with(&[])
+    }
+
+    /// One that looks before it writes: of several writers at once more than one is told that it won.
+    pub(crate) fn racy() -> Self {
+        Self::moto_with(&["--racy"])
+    }
+
+    fn moto_with(args: &[&str]) -> Self {
         let port = free_port();
-        let mut command = Command::new(judges().join("python/bin/moto_server"));
-        Self::start(port, command.args(["-H", "127.0.0.1", "-p", &port.to_string()]))
+        let mut command = Command::new(judges().join("python/bin/python"));
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/judge/moto"));
+        Self::start(port, command.arg(port.to_string()).args(args))
     }
 
     /// One that ignores conditions, and overwrites.

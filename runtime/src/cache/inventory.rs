@@ -147,7 +147,7 @@ impl Inventory {
     pub fn prune(&self, before: u64, dry_run: bool) -> Result<Pruned> {
         let mut pruned = Pruned::default();
         for item in &self.items {
-            imgrun::interrupt::check()?;
+            crate::interrupt::check()?;
             match remove(item, before, dry_run).map_err(|e| Error::io(item.path.display(), e))? {
                 Removal::Done => pruned.removed.push(item.clone()),
                 Removal::InUse => pruned.in_use.push(item.clone()),

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use imgrun::retry::Failure;
-use imgrun::{Progress, Stage};
+use crate::retry::Failure;
+use crate::{Progress, Stage};
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
 

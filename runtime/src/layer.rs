@@ -1,15 +1,19 @@
 //! A layer: a tar stream, perhaps compressed, as bytes on local disk that are checked while read.
 
+mod pipe;
+
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::interrupt;
 use bundle::{Digest, Hasher};
-use imgrun::interrupt;
 
 use crate::{Error, Result};
+
+pub use pipe::Pipe;
 
 /// A layer is at most this long once it is decompressed: 64 GiB.
 pub const LAYER_BYTES_MAX: u64 = 64 << 30;
@@ -36,6 +40,35 @@ pub struct Layer {
     /// The digest of the decompressed bytes, where that is what the image vouches for: a
     /// docker-archive names its layers by it. Checked by [`Layer::decompressed`].
     pub content: Option<Digest>,
+}
+
+/// An image, or another source of layers, whose bytes are here.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The layers, the bottom one first.
+    pub layers: Vec<Layer>,
+    /// What it is called, for people: the image's reference, the tarball's name.
+    pub name: String,
+    /// The digest of the image's manifest (of its configuration for a docker-archive, which has no
+    /// manifest), of the tarball as stored, or of the bootstrap's uncompressed tar.
+    pub digest: Digest,
+    /// How the image wants to be run, where it is an image.
+    pub config: Option<ImageConfig>,
+}
+
+/// How an image wants to be run (OCI image specification, "config").
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageConfig {
+    /// `NAME=value` each.
+    pub env: Vec<String>,
+    /// The program and its first arguments.
+    pub entrypoint: Vec<String>,
+    /// More arguments, or the program where there is no entrypoint.
+    pub cmd: Vec<String>,
+    /// `user[:group]`, names or numbers; empty is root.
+    pub user: String,
+    /// The directory to start in; empty is `/`.
+    pub workdir: String,
 }
 
 impl Layer {
@@ -232,7 +265,7 @@ impl Read for Decompressed {
 
 impl Decompressed {
     /// How many stored bytes have been read; another thread may look at it.
-    pub(super) fn stored_bytes_read(&self) -> Arc<AtomicU64> {
+    fn stored_bytes_read(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.read)
     }
 

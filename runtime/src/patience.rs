@@ -2,13 +2,16 @@
 
 use std::future::Future;
 
-use imgrun::interrupt;
+use crate::interrupt;
 use tokio::runtime::Runtime;
 
 use crate::{Error, Result};
 
 /// A runtime within the calling thread.
-pub(crate) fn runtime() -> Result<Runtime> {
+///
+/// # Errors
+/// [`crate::Class::Host`] where none can be made.
+pub fn runtime() -> Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -16,7 +19,10 @@ pub(crate) fn runtime() -> Result<Runtime> {
 }
 
 /// Runs to the end or to a signal.
-pub(crate) fn run<T>(runtime: &Runtime, work: impl Future<Output = Result<T>>) -> Result<T> {
+///
+/// # Errors
+/// Those of `work`, and [`crate::Class::Interrupted`] after a signal.
+pub fn run<T>(runtime: &Runtime, work: impl Future<Output = Result<T>>) -> Result<T> {
     interrupt::check()?;
     runtime.block_on(async {
         tokio::select! {

@@ -11,7 +11,7 @@ use super::archive::Archive;
 use super::image::Image;
 use super::reference::Pick;
 use super::wire::{CONFIG_BYTES_MAX, Descriptor, MANIFEST_BYTES_MAX};
-use crate::source::{Layer, Resolved};
+use crate::layer::{Layer, Resolved};
 use crate::{Error, Result};
 
 /// The layout's mark is at most this many bytes long.

@@ -6,7 +6,7 @@
 use std::io::Read;
 use std::time::Duration;
 
-use imgrun::{Error, Result, Tool};
+use crate::{Error, Result, Tool};
 use serde::Deserialize;
 
 use super::credentials::Login;

@@ -11,20 +11,19 @@ mod wire;
 
 use std::path::Path;
 
+use crate::Progress;
 use bundle::Arch;
-use imgrun::Progress;
 
 use crate::Result;
 use crate::cache::Cache;
-use crate::source::Resolved;
+use crate::layer::Resolved;
 use archive::Archive;
 use layout::Files;
 
 pub use reference::{Pick, Reference, RegistryReference};
 pub use registries::{REGISTRIES_VARIABLE, Registries};
-pub use registry::Credentials;
-pub(crate) use registry::{Blob, Repository};
-pub(crate) use wire::{OCI_INDEX, OCI_MANIFEST};
+pub use registry::{Blob, Credentials, Repository};
+pub use wire::{OCI_INDEX, OCI_MANIFEST};
 
 /// How images may be got: who we are, by which ways, and whether at all.
 #[derive(Clone, Debug, Default)]

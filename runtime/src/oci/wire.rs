@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bundle::{Arch, Digest};
 use serde::Deserialize;
 
-use crate::source::ImageConfig;
+use crate::layer::ImageConfig;
 use crate::{Error, Result};
 
 /// An index or manifest is at most this many bytes: 4 MiB, as the others have it.
@@ -18,8 +18,10 @@ pub(super) const CONFIG_BYTES_MAX: u64 = 8 << 20;
 /// An image has at most this many layers (docker stops at 127).
 pub(super) const LAYERS_MAX: usize = 512;
 
-pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of an index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The media type of a manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub(super) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 

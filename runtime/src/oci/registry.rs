@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The requests are asynchronous on a runtime of their own within the calling thread; callers see
-//! a synchronous function. A signal ([`imgrun::interrupt`]) ends it between any two bytes.
+//! a synchronous function. A signal ([`crate::interrupt`]) ends it between any two bytes.
 
 mod challenge;
 mod credentials;
@@ -29,9 +29,9 @@ mod session;
 use std::future::Future;
 use std::sync::Arc;
 
+use crate::retry::Failure;
+use crate::{Progress, Stage, Unit};
 use bundle::{Arch, Digest};
-use imgrun::retry::Failure;
-use imgrun::{Progress, Stage, Unit};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -43,15 +43,15 @@ use super::wire::{
     DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, MANIFEST_BYTES_MAX, OCI_INDEX, OCI_MANIFEST,
 };
 use crate::cache::Cache;
+use crate::layer::{Layer, Resolved};
 use crate::patience::run;
-use crate::source::{Layer, Resolved};
 use crate::{Error, Result, date};
 use last::Last;
 use route::Route;
 use session::Session;
 
 pub use credentials::Credentials;
-pub(crate) use repository::{Blob, Repository};
+pub use repository::{Blob, Repository};
 
 /// Blobs that are fetched at once.
 const DOWNLOADS_MAX: usize = 4;

@@ -11,8 +11,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use imgrun::Progress;
-use imgrun::retry::{Failure, Tries, retry_after};
+use crate::Progress;
+use crate::retry::{Failure, Tries, retry_after};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url, redirect};

@@ -26,8 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use crate::interrupt;
 use bundle::{Digest, Hasher};
-use imgrun::interrupt;
 
 use crate::{Error, Result};
 
@@ -134,7 +134,7 @@ impl Cache {
     }
 
     /// Where images between two steps are.
-    pub(crate) fn images(&self) -> PathBuf {
+    pub fn images(&self) -> PathBuf {
         self.dir.join("images")
     }
 

@@ -1,7 +1,7 @@
 //! Random layers, flattened and read back, by our own reader and by one that is not ours (ext4-view),
 //! against a naive model. A failure prints the seed and the layers.
 //!
-//! `IMGTOOL_TREES=20000 IMGTOOL_SEED=7 cargo test -p imgtool --test trees` for more of them.
+//! `IMGTOOL_TREES=20000 IMGTOOL_SEED=7 cargo test -p imgrun --test trees` for more of them.
 
 mod model;
 
@@ -11,7 +11,7 @@ use std::process::Command;
 
 use ext4::read::{Found, Kind, Reader, Walk};
 use ext4_view::{Ext4, FileType};
-use imgtool::rootfs::{Detours, Flatten};
+use imgrun::rootfs::{Detours, Flatten};
 use model::{Entry, Model, What};
 
 /// Trees in a normal run.
@@ -103,7 +103,7 @@ fn tar_of(entries: &[Entry]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-fn flatten(layers: &[Vec<Entry>]) -> imgtool::Result<(Vec<u8>, u64)> {
+fn flatten(layers: &[Vec<Entry>]) -> imgrun::Result<(Vec<u8>, u64)> {
     let mut detours = Detours::default();
     loop {
         let mut writer =

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, Write};
 use std::path::Path;
 
+use crate::{Progress, Stage, Unit, interrupt};
 use bundle::{Digest, Hasher};
-use imgrun::{Progress, Stage, Unit, interrupt};
 use tempfile::NamedTempFile;
 
+use crate::layer::{Layer, Pipe};
 use crate::rootfs::{Detours, Flatten, image_error};
-use crate::source::{Layer, Pipe};
 use crate::{Error, Result};
 
 /// Part of every layout's digest; raised when the same inputs begin to give other bytes.
@@ -162,7 +162,7 @@ impl Image {
     }
 
     /// The file, to read it.
-    pub(crate) fn file(&mut self) -> &mut File {
+    pub fn file(&mut self) -> &mut File {
         self.file.as_file_mut()
     }
 
@@ -243,7 +243,10 @@ fn version_8_uuid(bytes: &[u8]) -> [u8; 16] {
 }
 
 /// Puts a whole file under its final name: synced, readable, renamed over what was there.
-pub(crate) fn publish(mut draft: NamedTempFile, path: &Path) -> Result<()> {
+///
+/// # Errors
+/// Where `path` can not be written; what was there is then still whole.
+pub fn publish(mut draft: NamedTempFile, path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let about = |e| Error::io(path.display(), e);
     draft.flush().map_err(about)?;

@@ -1,10 +1,18 @@
 //! Mistakes in a recipe or another TOML file, shown where they stand: file, line, column, the line, a caret.
 
+mod value;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::Span;
 use crate::Error;
+
+pub use value::{
+    At, KEY_BYTES_MAX, Key, Value, boolean, integer, string, strings, unknown_key, wrong_type,
+};
+
+/// Where in a text something stands, in bytes.
+pub type Span = std::ops::Range<usize>;
 
 /// More mistakes than these are only counted: the report fits on one screen.
 const SHOWN_MAX: usize = 6;
@@ -14,7 +22,8 @@ const LINE_CHARS_MAX: usize = 100;
 const EDITS_MAX: usize = 2;
 
 /// The mistakes found so far in one text.
-pub(crate) struct Faults<'t> {
+#[derive(Debug)]
+pub struct Faults<'t> {
     text: &'t str,
     file: PathBuf,
     all: Vec<(Span, String)>,
@@ -24,48 +33,51 @@ pub(crate) struct Faults<'t> {
 }
 
 impl<'t> Faults<'t> {
-    pub(crate) fn new(text: &'t str, file: &Path) -> Self {
+    /// None yet in `text`; `file` is its name.
+    pub fn new(text: &'t str, file: &Path) -> Self {
         Faults { text, file: file.to_path_buf(), all: Vec::new(), broken: false, meant: Vec::new() }
     }
 
     /// Records a mistake at `span`.
-    pub(crate) fn add(&mut self, span: Span, message: impl Into<String>) {
+    pub fn add(&mut self, span: Span, message: impl Into<String>) {
         self.all.push((span, message.into()));
     }
 
     /// Records that the text is not TOML: keys may then seem to be missing that are not.
-    pub(crate) fn add_broken(&mut self, span: Span, message: &str) {
+    pub fn add_broken(&mut self, span: Span, message: &str) {
         self.broken = true;
         self.add(span, message);
     }
 
-    pub(crate) fn is_broken(&self) -> bool {
+    /// Whether the text is not TOML.
+    pub fn is_broken(&self) -> bool {
         self.broken
     }
 
     /// Remembers that `key` is there under a wrong name: then it is not missing, too.
-    pub(crate) fn mean(&mut self, key: &str) {
+    pub fn mean(&mut self, key: &str) {
         self.meant.push(key.to_string());
     }
 
     /// Whether `key` seems to be there under a wrong name.
-    pub(crate) fn means(&self, key: &str) -> bool {
+    pub fn means(&self, key: &str) -> bool {
         self.meant.iter().any(|meant| meant == key)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
     /// Records that `found` is none of the values that are `known`.
-    pub(crate) fn not_one_of(&mut self, span: Span, found: &str, known: &[&str]) {
+    pub fn not_one_of(&mut self, span: Span, found: &str, known: &[&str]) {
         let list = known.join(", ");
         let guess = closest(found, known).map(|k| format!("; did you mean {k:?}?"));
         self.add(span, format!("{found:?} is none of: {list}{}", guess.unwrap_or_default()));
     }
 
     /// All of it as one error, in the text's order.
-    pub(crate) fn into_error(mut self) -> Error {
+    pub fn into_error(mut self) -> Error {
         self.all.sort_by_key(|(span, _)| span.start);
         let mut report = String::new();
         for (span, message) in self.all.iter().take(SHOWN_MAX) {
@@ -113,7 +125,7 @@ fn floor(text: &str, at: usize) -> usize {
 }
 
 /// The one of `known` that `word` may have been meant to be.
-pub(crate) fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let far = |k: &str| distance(word, k);
     let best = known.iter().copied().min_by_key(|k| far(k))?;
     // A short word is within two edits of anything.

@@ -5,9 +5,9 @@ use std::io::{Read as _, Write};
 use std::ops::Range;
 use std::path::Path;
 
+use crate::retry::Failure;
+use crate::{Progress, Stage};
 use bundle::Digest;
-use imgrun::retry::Failure;
-use imgrun::{Progress, Stage};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LINK, LOCATION};
 use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::runtime::Runtime;
@@ -28,13 +28,23 @@ const TAGS_PAGE: u32 = 1000;
 const PIECE_BYTES: usize = 256 << 10;
 
 /// What goes into a blob.
-pub(crate) enum Blob<'a> {
+#[derive(Debug)]
+pub enum Blob<'a> {
+    /// These bytes.
     Bytes(&'a [u8]),
-    File { path: &'a Path, size: u64, stage: &'a Stage },
+    /// The bytes of a file.
+    File {
+        /// The file.
+        path: &'a Path,
+        /// How long it is.
+        size: u64,
+        /// Hears how far it is.
+        stage: &'a Stage,
+    },
 }
 
 /// One repository of a registry.
-pub(crate) struct Repository {
+pub struct Repository {
     session: Session,
     runtime: Runtime,
     progress: Progress,
@@ -48,7 +58,7 @@ impl std::fmt::Debug for Repository {
 
 impl Repository {
     /// `reference`'s; its tag or digest do not matter.
-    pub(crate) fn open(reference: &RegistryReference, access: &Access) -> Result<Self> {
+    pub fn open(reference: &RegistryReference, access: &Access) -> Result<Self> {
         let place = Place { host: reference.host.clone(), prefix: String::new() };
         let session = Session::new(&place, &reference.repository, false, access)?;
         let (runtime, progress) = (patience::runtime()?, Progress::silent());
@@ -62,7 +72,7 @@ impl Repository {
     }
 
     /// The manifest that `name`, a tag or digest, means, with its digest; `None` for none.
-    pub(crate) fn manifest(&self, name: &str) -> Result<Option<(Digest, Vec<u8>)>> {
+    pub fn manifest(&self, name: &str) -> Result<Option<(Digest, Vec<u8>)>> {
         let url = self.session.url(&format!("manifests/{name}"));
         let accept = format!("{OCI_MANIFEST}, {OCI_INDEX}");
         let ask = async || {
@@ -77,7 +87,7 @@ impl Repository {
     }
 
     /// Puts a manifest of type `media_type` under `name`: a tag, or its own digest.
-    pub(crate) fn put_manifest(&self, name: &str, media_type: &str, json: &[u8]) -> Result<()> {
+    pub fn put_manifest(&self, name: &str, media_type: &str, json: &[u8]) -> Result<()> {
         let url = self.session.url(&format!("manifests/{name}"));
         let put = |client: &Client| {
             Ok(client.put(&url).header(CONTENT_TYPE, media_type).body(json.to_vec()))
@@ -86,13 +96,13 @@ impl Repository {
     }
 
     /// Removes what `digest` names, with all its tags.
-    pub(crate) fn delete_manifest(&self, digest: &Digest) -> Result<()> {
+    pub fn delete_manifest(&self, digest: &Digest) -> Result<()> {
         let url = self.session.url(&format!("manifests/{digest}"));
         self.ask(|client| Ok(client.delete(&url))).map(drop)
     }
 
     /// All tags.
-    pub(crate) fn tags(&self) -> Result<Vec<String>> {
+    pub fn tags(&self) -> Result<Vec<String>> {
         #[derive(serde::Deserialize)]
         struct Page {
             // Null where the last tag was removed.
@@ -122,7 +132,7 @@ impl Repository {
     }
 
     /// Copies bytes `range` of a blob to `out`; returns how many, `None` where it is not there.
-    pub(crate) fn read_blob(
+    pub fn read_blob(
         &self,
         digest: &Digest,
         range: Range<u64>,
@@ -170,7 +180,7 @@ impl Repository {
     }
 
     /// Brings a blob there, unless it is.
-    pub(crate) fn put_blob(&self, digest: &Digest, blob: &Blob<'_>) -> Result<()> {
+    pub fn put_blob(&self, digest: &Digest, blob: &Blob<'_>) -> Result<()> {
         let url = self.session.url(&format!("blobs/{digest}"));
         if self.ask(|client| Ok(client.head(&url)))?.is_some() {
             return Ok(());

@@ -2,8 +2,8 @@
 
 use std::io::{self, BufRead};
 
+use crate::{Error, Result};
 use ext4::{Time, Xattr};
-use imgrun::{Error, Result};
 
 use super::header::{self, Header, Wrong};
 use super::pax::{self, Pax};

@@ -20,8 +20,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::RegistryReference;
-use crate::recipe::fault::Faults;
-use crate::recipe::wire::{At, Key, Value, boolean, string, strings, unknown_key, wrong_type};
+use crate::fault::{At, Faults, Key, Value, boolean, string, strings, unknown_key, wrong_type};
 use crate::{Error, Result};
 
 /// Names a file to use instead of `$XDG_CONFIG_HOME/imgtool/registries.toml`.

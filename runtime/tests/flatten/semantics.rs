@@ -2,8 +2,8 @@
 
 use bundle::Digest;
 use imgrun::Progress;
-use imgtool::image::{Image, Layout};
-use imgtool::inject::MOUNT_POINTS;
+use imgrun::image::{Image, Layout};
+use imgrun::inject::MOUNT_POINTS;
 use tar::EntryType;
 
 use crate::world::{Layers, Mounted};

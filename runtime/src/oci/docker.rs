@@ -9,7 +9,7 @@ use super::archive::Archive;
 use super::layout::read_range;
 use super::reference::RegistryReference;
 use super::wire::{CONFIG_BYTES_MAX, Config, DockerImage, LAYERS_MAX, MANIFEST_BYTES_MAX};
-use crate::source::{Compression, Layer, Resolved};
+use crate::layer::{Compression, Layer, Resolved};
 use crate::{Error, Result};
 
 const MANIFEST: &str = "manifest.json";

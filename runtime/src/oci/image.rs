@@ -5,7 +5,7 @@ use bundle::{Arch, Digest};
 use super::wire::{
     CONFIG_BYTES_MAX, Config, Descriptor, MANIFEST_BYTES_MAX, Manifest, Platform, Top,
 };
-use crate::source::ImageConfig;
+use crate::layer::ImageConfig;
 use crate::{Error, Result};
 
 /// Indexes inside indexes, at most this deep.

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use bundle::{Arch, Digest, Init};
 use imgrun::Progress;
-use imgtool::image::{Image, Layout};
-use imgtool::inject::{AGENT_PATH, Agent};
-use imgtool::source::Layer;
+use imgrun::image::{Image, Layout};
+use imgrun::inject::{AGENT_PATH, Agent};
+use imgrun::layer::Layer;
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 

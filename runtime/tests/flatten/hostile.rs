@@ -1,7 +1,7 @@
 //! Layers that are refused, each by name and with nothing left behind.
 
 use imgrun::Progress;
-use imgtool::image::Image;
+use imgrun::image::Image;
 use tar::EntryType;
 
 use crate::world::{Layers, Tar};

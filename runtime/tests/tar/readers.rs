@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use bundle::Digest;
-use imgtool::tar::{Kind, Reader};
+use imgrun::tar::{Kind, Reader};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct View {
@@ -16,7 +16,7 @@ pub(crate) struct View {
 }
 
 /// Ours.
-pub(crate) fn ours(bytes: &[u8]) -> imgtool::Result<View> {
+pub(crate) fn ours(bytes: &[u8]) -> imgrun::Result<View> {
     let mut reader = Reader::new(bytes);
     let (mut lines, mut content) = (Vec::new(), Vec::new());
     while let Some(entry) = reader.next_entry()? {
@@ -42,11 +42,11 @@ pub(crate) fn ours(bytes: &[u8]) -> imgtool::Result<View> {
     Ok(View { lines, content: Some(Digest::of(&content)) })
 }
 
-fn read(reader: &mut Reader<&[u8]>, size: u64, content: &mut Vec<u8>) -> imgtool::Result<()> {
+fn read(reader: &mut Reader<&[u8]>, size: u64, content: &mut Vec<u8>) -> imgrun::Result<()> {
     const SIZE_MAX: u64 = 16 << 40;
     if size > SIZE_MAX {
         // The image refuses it before a byte is looked at.
-        return Err(imgtool::Error::input("it is longer than 16 TiB"));
+        return Err(imgrun::Error::input("it is longer than 16 TiB"));
     }
     let mut left = size;
     while left > 0 {

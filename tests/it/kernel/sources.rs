@@ -247,4 +247,5 @@ fn what_is_wrong_with_the_keys_is_said_first() {
     signed.fails(3, "is no armored OpenPGP key");
     std::fs::remove_file(signed.world.path(&key)).unwrap();
     signed.fails(3, &key);
+    signed.fails(3, &format!("gpg --export --armor {}", signed.fingerprint));
 }

@@ -51,6 +51,7 @@ use crate::{Error, Result};
 pub use draft::Draft;
 pub use owner::{Owners, lifetime_default};
 pub use prune::{Keep, Pruned};
+pub use succession::Mending;
 pub use upload::{Action, Item, Options, Report, examine};
 
 /// Somebody who may sign, and a depot to publish to.

@@ -24,13 +24,14 @@
 //! draft   a packed file, checked      commit  the steps 2 to 4        owner  roots: init, rotate
 //! upload  the plan and step 1         head    where the numbers end   prune  what nobody needs
 //! tested  which results count     succession  keys that are lost
-//! chunked in pieces: only what is new is uploaded
+//! chunked in pieces: only what is new is uploaded    notice  prunes beside publications
 //! ```
 
 mod chunked;
 mod commit;
 mod draft;
 mod head;
+mod notice;
 mod owner;
 mod prune;
 mod succession;

@@ -188,11 +188,7 @@ pub struct Root {
     /// What was published last, where this root takes over from keys that can not sign any more: the
     /// newest targets, snapshot and timestamp, by role. Its owner may have these signed anew, and
     /// nothing else that the old keys have signed.
-    #[serde(
-        rename = "x-imgtool-succeeds",
-        default,
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(rename = "x-imgtool-succeeds", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub succeeds: BTreeMap<Role, MetaFile>,
 }
 

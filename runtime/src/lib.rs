@@ -71,7 +71,9 @@ mod network;
 pub mod offer;
 mod progress;
 pub mod pull;
+mod replica;
 pub mod retry;
+mod snapshot;
 mod spec;
 mod store;
 mod supervisor;
@@ -95,6 +97,7 @@ pub use kvm::{Evidence as KvmEvidence, Guest as KvmGuest};
 pub use machine::{BOOT_MAX_KVM, BOOT_MAX_TCG, Machine, boot_max};
 pub use network::{Forward, NAMESERVER, Network};
 pub use progress::{Event, Progress, Stage, Unit};
+pub use snapshot::{About, Snapshot};
 pub use spec::{
     Accel, CMDLINE_BYTES_MAX, CPUS_MAX, HOSTNAME_BYTES_MAX, Hostname, MEMORY_MIB_DEFAULT,
     MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT,

@@ -9,10 +9,10 @@ use clap::ValueEnum;
 use imgrun::kept::{self, Intent, Kept};
 use imgrun::{
     Accel, AccelChoice, Class, Decision, Error, Exec, Forward, Hold, Hostname, Kernel, KvmEvidence,
-    MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Stored, boot_max, check_exec,
-    choose_accel, offer,
+    MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Snapshot, Spec, Stored, boot_max,
+    check_exec, choose_accel, offer,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::command::{CommandArgs, Done, Failure, conclude, duration, millis, session, size};
 use super::session::Outcome;
@@ -28,12 +28,16 @@ use super::{Shell, say, supervise, tty};
 #[command(after_help = HELP)]
 pub(super) struct Args {
     /// The image: a file, or the name of an imported bundle
-    image: String,
+    #[arg(required_unless_present = "from")]
+    image: Option<String>,
     /// The command and its arguments; /bin/sh where there is none
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
     #[command(flatten)]
     how: CommandArgs,
+    /// Begin where this snapshot was taken, instead of booting an image
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = FROM_DECIDES)]
+    from: Option<String>,
     /// Virtual processors
     #[arg(long, default_value_t = 1)]
     cpus: u32,
@@ -76,12 +80,16 @@ pub(super) struct Args {
     name: Option<Hostname>,
 }
 
+/// What a machine has that begins from a snapshot.
+const FROM_DECIDES: [&str; 6] = ["cpus", "memory", "upper_size", "accel", "network", "kernel"];
+
 const HELP: &str = "\
 Examples:
   imgrun run ./debian-12-x86_64.tar.zst -- uname -a
   imgrun run -it debian -- bash
   imgrun run -e CI=1 -w /tmp -u nobody debian -- env
   imgrun run -d --name web debian -- /srv/server        stays: imgrun logs web, exec web -- sh
+  imgrun run --from ready -- curl localhost             where imgrun snapshot web --as ready was
   pg_dump db | imgrun run --timeout 10m debian -- sh -c 'gzip -9' > db.gz
 
 With --network user the machine reaches what this host reaches by IPv4, this host's own addresses
@@ -126,9 +134,8 @@ impl From<NetworkArg> for Network {
 
 /// What a run came to.
 struct Report {
-    image: Stored,
-    kernel: Kernel,
-    accel: Accel,
+    /// What it ran on.
+    base: Value,
     boot: Duration,
     exec: Duration,
     outcome: Outcome,
@@ -146,9 +153,9 @@ impl Args {
 
     /// Makes a machine that stays, and starts it if `start`.
     pub(super) async fn detach(mut self, shell: &mut Shell, start: bool) -> Done {
-        let command = (!self.command.is_empty()).then(|| self.exec());
+        let has_command = !self.command.is_empty() || self.from.is_some() && self.image.is_some();
+        let command = has_command.then(|| self.exec());
         command.as_ref().map_or(Ok(()), check_exec)?;
-        let (spec, image, kernel, _hold) = self.prepare(shell).await?;
         let command = command.map(|exec| kept::Command {
             argv: exec.argv,
             env: exec.env,
@@ -156,15 +163,21 @@ impl Args {
             user: exec.user,
         });
         let store = shell.store().await?;
-        let intent = Intent::new(&spec, &image, &kernel, self.hostname.as_ref(), command, self.rm);
+        let (stem, intent, _hold) = match &self.from {
+            Some(from) => (from.clone(), self.begin(&Snapshot::get(&store, from)?, command)?, None),
+            None => {
+                let (spec, image, kernel, hold) = self.prepare(shell).await?;
+                let hostname = self.hostname.as_ref();
+                let intent = Intent::new(&spec, &image, &kernel, hostname, command, self.rm);
+                (image.manifest.name.to_string(), intent, Some(hold))
+            }
+        };
+        let mut object = base(&intent);
         let (kept, turn) = match &self.name {
             Some(name) => Kept::create(&store, name, intent)?,
-            None => Kept::create_numbered(&store, image.manifest.name.as_str(), intent)?,
+            None => Kept::create_numbered(&store, &stem, intent)?,
         };
-        let mut object = json!({
-            "machine": kept.name.to_string(), "image": image.title(), "digest": image.digest,
-            "kernel": kernel.title, "accel": spec.accel.name(),
-        });
+        object["machine"] = kept.name.to_string().into();
         if start {
             match supervise::start(shell, &kept, turn, self.boot_timeout).await {
                 Ok(boot) => object["boot_ms"] = millis(boot).into(),
@@ -194,11 +207,7 @@ impl Args {
         let exec = self.exec();
         // Before the machine is booted for nothing.
         check_exec(&exec)?;
-        let (spec, image, kernel, _hold) = self.prepare(shell).await?;
-        let store = shell.store().await?;
-        let limit = self.boot_timeout.unwrap_or(boot_max(spec.accel));
-        let machine = Machine::boot(&store, &spec, limit);
-        let mut machine = shell.unless_interrupted(machine).await?;
+        let (mut machine, base, _hold) = self.machine(shell).await?;
         let began = Instant::now();
         let boot = machine.booted_in();
         let outcome = session(machine.exec(exec), machine.panicked(), streams, shell).await;
@@ -211,7 +220,40 @@ impl Args {
         };
         let exec = began.elapsed();
         machine.kill();
-        Ok(Report { image, kernel, accel: spec.accel, boot, exec, outcome })
+        Ok(Report { base, boot, exec, outcome })
+    }
+
+    /// The machine that goes with the command, and what it runs on.
+    async fn machine(&self, shell: &mut Shell) -> Result<(Machine, Value, Option<Hold>)> {
+        let store = shell.store().await?;
+        if let Some(from) = &self.from {
+            let snapshot = Snapshot::get(&store, from)?;
+            let limit = self.boot_timeout.unwrap_or(boot_max(snapshot.accel()?));
+            let machine = snapshot.start(&store, self.hostname.as_ref(), &self.port, limit);
+            let machine = shell.unless_interrupted(machine).await?;
+            return Ok((machine, base(&snapshot.about.intent), None));
+        }
+        let (spec, image, kernel, hold) = self.prepare(shell).await?;
+        let limit = self.boot_timeout.unwrap_or(boot_max(spec.accel));
+        let machine = Machine::boot(&store, &spec, limit);
+        let machine = shell.unless_interrupted(machine).await?;
+        let base = base(&Intent::new(&spec, &image, &kernel, None, None, true));
+        Ok((machine, base, Some(hold)))
+    }
+
+    /// What a machine is to be that begins at `snapshot`; without a command of its own it has that
+    /// of the machine that was saved, which goes on.
+    fn begin(&self, snapshot: &Snapshot, command: Option<kept::Command>) -> Result<Intent> {
+        snapshot.check()?;
+        let mut intent = snapshot.intent();
+        intent.hostname = self.hostname.as_ref().map(Hostname::to_string);
+        intent.forwards = self.port.iter().map(|port| port.to_string()).collect();
+        intent.remove = self.rm;
+        if let Some(command) = command {
+            intent.command = Some(command);
+            intent.begin.iter_mut().for_each(|begin| begin.own_command = true);
+        }
+        Ok(intent)
     }
 
     /// What is to be booted, and the right to the image.
@@ -232,7 +274,8 @@ impl Args {
     /// The image and its kernel, imported where they are files.
     async fn resolve(&self, shell: &mut Shell) -> Result<(Stored, Kernel)> {
         let store = shell.store().await?;
-        let (reference, kernel) = (self.image.clone(), self.kernel.clone());
+        let reference = self.image.clone().unwrap_or_default();
+        let kernel = self.kernel.clone();
         let resolved = shell.blocking(move |progress, cancel| {
             let file = Some(PathBuf::from(&reference)).filter(|_| is_file(&reference));
             let image = match &file {
@@ -266,9 +309,20 @@ impl Args {
     }
 
     fn exec(&mut self) -> Exec {
-        let command = std::mem::take(&mut self.command);
+        let mut command = std::mem::take(&mut self.command);
+        if self.from.is_some() {
+            // There is no image: the first word is the command's.
+            command.splice(0..0, self.image.take().map(OsString::from));
+        }
         self.how.exec(command)
     }
+}
+
+fn base(intent: &Intent) -> Value {
+    json!({
+        "image": intent.image_title, "digest": intent.image, "kernel": intent.kernel_title,
+        "accel": intent.accel,
+    })
 }
 
 /// A path has a slash, or looks like a packed bundle; anything else is a name.
@@ -280,12 +334,14 @@ impl Report {
     fn object(&self) -> serde_json::Value {
         let (signal, timed_out) = self.outcome.details();
         let killed = matches!(self.outcome, Outcome::Killed { .. });
-        json!({
-            "code": self.outcome.code(), "signal": signal, "timed_out": timed_out,
-            "killed": killed, "image": self.image.title(),
-            "digest": self.image.digest, "kernel": self.kernel.title,
-            "accel": self.accel.name(), "boot_ms": millis(self.boot), "exec_ms": millis(self.exec),
-        })
+        let mut object = self.base.clone();
+        object["code"] = self.outcome.code().into();
+        object["signal"] = signal.into();
+        object["timed_out"] = timed_out.into();
+        object["killed"] = killed.into();
+        object["boot_ms"] = millis(self.boot).into();
+        object["exec_ms"] = millis(self.exec).into();
+        object
     }
 }
 

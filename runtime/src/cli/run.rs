@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use imgrun::kept::{self, Intent, Kept};
 use imgrun::{
     Accel, AccelChoice, Class, Decision, Error, Exec, Forward, Hold, Hostname, Kernel, KvmEvidence,
-    MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Stored, boot_max, check_exec,
-    choose_accel, offer,
+    MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Stored, Vmm, VmmChoice, boot_max,
+    check_exec, choose_accel, choose_vmm, offer,
 };
 use serde_json::json;
 
@@ -46,6 +46,10 @@ pub(super) struct Args {
     /// Who executes the guest: the processor (kvm) or QEMU (tcg); auto goes by what works here
     #[arg(long, value_name = "HOW", default_value = "auto")]
     accel: AccelArg,
+    /// The program that runs the machine: qemu, firecracker or cloud-hypervisor; auto takes qemu
+    /// where it is installed. The others run by KVM only, without a network
+    #[arg(long, value_name = "WHICH", default_value = "auto")]
+    vmm: VmmArg,
     /// Connect the machine: none, or user (outbound only; see below)
     #[arg(long, value_name = "HOW", default_value = "none")]
     network: NetworkArg,
@@ -110,6 +114,25 @@ impl From<AccelArg> for AccelChoice {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum VmmArg {
+    Auto,
+    Qemu,
+    Firecracker,
+    CloudHypervisor,
+}
+
+impl From<VmmArg> for VmmChoice {
+    fn from(arg: VmmArg) -> Self {
+        match arg {
+            VmmArg::Auto => VmmChoice::Auto,
+            VmmArg::Qemu => VmmChoice::Only(Vmm::Qemu),
+            VmmArg::Firecracker => VmmChoice::Only(Vmm::Firecracker),
+            VmmArg::CloudHypervisor => VmmChoice::Only(Vmm::CloudHypervisor),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum NetworkArg {
     None,
     User,
@@ -129,6 +152,7 @@ struct Report {
     image: Stored,
     kernel: Kernel,
     accel: Accel,
+    vmm: Vmm,
     boot: Duration,
     exec: Duration,
     outcome: Outcome,
@@ -163,7 +187,7 @@ impl Args {
         };
         let mut object = json!({
             "machine": kept.name.to_string(), "image": image.title(), "digest": image.digest,
-            "kernel": kernel.title, "accel": spec.accel.name(),
+            "kernel": kernel.title, "accel": spec.accel.name(), "vmm": spec.vmm.name(),
         });
         if start {
             match supervise::start(shell, &kept, turn, self.boot_timeout).await {
@@ -211,7 +235,7 @@ impl Args {
         };
         let exec = began.elapsed();
         machine.kill();
-        Ok(Report { image, kernel, accel: spec.accel, boot, exec, outcome })
+        Ok(Report { image, kernel, accel: spec.accel, vmm: spec.vmm, boot, exec, outcome })
     }
 
     /// What is to be booted, and the right to the image.
@@ -221,7 +245,9 @@ impl Args {
         let accel = self.accel.into();
         let Decision { accel, note } =
             choose_accel(accel, image.manifest.arch, || KvmEvidence::gather(false))?;
-        let spec = self.spec(&image, &kernel, accel);
+        let mut spec = self.spec(&image, &kernel, accel);
+        let arch = spec.arch;
+        spec.vmm = choose_vmm(self.vmm.into(), &spec, |vmm| vmm.is_installed(arch))?;
         spec.check()?;
         if let Some(note) = note {
             shell.progress.note(note);
@@ -284,7 +310,7 @@ impl Report {
             "code": self.outcome.code(), "signal": signal, "timed_out": timed_out,
             "killed": killed, "image": self.image.title(),
             "digest": self.image.digest, "kernel": self.kernel.title,
-            "accel": self.accel.name(), "boot_ms": millis(self.boot), "exec_ms": millis(self.exec),
+            "accel": self.accel.name(), "vmm": self.vmm.name(), "boot_ms": millis(self.boot), "exec_ms": millis(self.exec),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bundle::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::{Hostname, Kernel, Spec, Stored};
+use crate::{Hostname, Kernel, Spec, Stored, Vmm};
 
 /// The only layout of `machine.json` so far.
 pub(super) const SCHEMA: u32 = 1;
@@ -25,6 +25,9 @@ pub struct Intent {
     pub kernel_title: String,
     /// Who executes it: `kvm` or `tcg`.
     pub accel: String,
+    /// The program that runs it, as [`crate::Vmm`] names them.
+    #[serde(default = "default_vmm")]
+    pub vmm: String,
     /// Virtual processors.
     pub cpus: u32,
     /// Memory, MiB.
@@ -88,6 +91,7 @@ impl Intent {
             kernel: kernel.vmlinux.clone(),
             kernel_title: kernel.title.clone(),
             accel: spec.accel.name().to_string(),
+            vmm: spec.vmm.name().to_string(),
             cpus: spec.cpus,
             memory_mib: spec.memory_mib,
             upper_bytes: spec.upper_bytes,
@@ -99,6 +103,11 @@ impl Intent {
             created_unix_s: now_unix_s(),
         }
     }
+}
+
+/// Of machines that were made before there was a choice.
+fn default_vmm() -> String {
+    Vmm::default().name().to_string()
 }
 
 /// Seconds since 1970.

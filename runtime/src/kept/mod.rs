@@ -30,7 +30,7 @@ use self::intent::SCHEMA;
 use crate::lease::{Lease, is_still};
 use crate::{
     Accel, Class, Error, Guest, HOSTNAME_BYTES_MAX, Hold, Hostname, Kernel, Network, Progress,
-    Result, Spec, Store, Stored,
+    Result, Spec, Store, Stored, Vmm,
 };
 
 pub(crate) use intent::now_unix_s;
@@ -233,6 +233,7 @@ impl Kept {
         let accel = Accel::from_name(&intent.accel).ok_or_else(|| unknown(&intent.accel))?;
         let network = Network::from_name(&intent.network);
         let mut spec = Spec::new(&image, &kernel, accel);
+        spec.vmm = Vmm::from_name(&intent.vmm).ok_or_else(|| unknown(&intent.vmm))?;
         spec.cpus = intent.cpus;
         spec.memory_mib = intent.memory_mib;
         spec.upper_bytes = intent.upper_bytes;

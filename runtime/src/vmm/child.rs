@@ -10,11 +10,13 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use agent::VSOCK_PORT;
 use rustix::process::{PidfdFlags, Signal, getpid, getppid, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
 
-use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch};
+use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch, Place, Request, Vmm, hybrid};
 use crate::tool::debian_package;
 use crate::{Error, Result};
 
@@ -29,6 +31,23 @@ pub(crate) struct Child {
     stderr: Arc<Mutex<Vec<u8>>>,
     stderr_reader: Option<thread::JoinHandle<()>>,
     program: String,
+    vmm: Vmm,
+    place: Option<Occupied>,
+}
+
+/// A VMM's sockets, which are removed when it is gone.
+#[derive(Debug)]
+struct Occupied {
+    place: Place,
+    /// What passes the agent's bytes on.
+    bridge: JoinHandle<io::Result<()>>,
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.bridge.abort();
+        self.place.clear();
+    }
 }
 
 /// The VMM's ends of socket pairs.
@@ -49,8 +68,20 @@ impl Child {
     pub(crate) fn spawn(launch: &Launch, ends: Ends) -> Result<Self> {
         let mut command = Command::new(&launch.program);
         command.args(&launch.args).process_group(0);
-        command.stdin(Stdio::from(ends.agent)).stdout(Stdio::from(ends.console));
-        command.stderr(Stdio::piped());
+        command.stdout(Stdio::from(ends.console)).stderr(Stdio::piped());
+        let place = match launch.place.clone() {
+            None => {
+                command.stdin(Stdio::from(ends.agent));
+                None
+            }
+            Some(place) => {
+                let directory = place.directory.display().to_string();
+                place.prepare().map_err(|e| Error::io(directory, e))?;
+                command.stdin(Stdio::null()).current_dir(&place.directory);
+                let bridge = hybrid::bridge(ends.agent.into(), place.clone(), VSOCK_PORT);
+                Some(Occupied { place, bridge: tokio::spawn(bridge) })
+            }
+        };
         let (parent, guard) = (getpid(), ends.guard);
         let prepare = move || {
             for (end, number) in guard.iter().flatten().zip([GUARD_OUT_FD, GUARD_IN_FD]) {
@@ -77,7 +108,9 @@ impl Child {
         };
         let program = launch.program.clone();
         match watch() {
-            Ok(pidfd) => Ok(Child { child, pidfd, stderr, stderr_reader, program }),
+            Ok(pidfd) => {
+                Ok(Child { child, pidfd, stderr, stderr_reader, program, vmm: launch.vmm, place })
+            }
             Err(e) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -104,6 +137,29 @@ impl Child {
         // Both fail only where the process was waited for already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Stops the processors, and with them all that happens in the machine.
+    ///
+    /// # Errors
+    /// `Host` where this VMM can not, or refuses.
+    pub(crate) async fn pause(&self) -> Result<()> {
+        self.ask(self.vmm.pause()).await
+    }
+
+    /// Lets the processors go on.
+    ///
+    /// # Errors
+    /// As [`Child::pause`].
+    pub(crate) async fn resume(&self) -> Result<()> {
+        self.ask(self.vmm.resume()).await
+    }
+
+    async fn ask(&self, request: Option<Request>) -> Result<()> {
+        match (request, &self.place) {
+            (Some(request), Some(occupied)) => request.send(&occupied.place).await,
+            _ => Err(Error::host(format!("{} has no such API", self.program))),
+        }
     }
 
     /// The end of what it said on standard error; all of that once it ended.
@@ -159,6 +215,12 @@ fn not_started(launch: &Launch, e: io::Error) -> Error {
     if !missing {
         return error;
     }
-    let package = debian_package(&launch.program);
-    error.hint(format!("install it: apt install {package}"))
+    match launch.vmm {
+        Vmm::Qemu => {
+            let package = debian_package(&launch.program);
+            error.hint(format!("install it: apt install {package}"))
+        }
+        // Debian has no package of these.
+        other => error.hint(format!("put {}'s released program on PATH", other.name())),
+    }
 }

@@ -182,6 +182,29 @@ impl Machine {
         self.guest.exec(exec).await
     }
 
+    /// Stops the machine's processors until [`Machine::resume`]: time stands still in it, and its
+    /// memory is what it was.
+    ///
+    /// # Errors
+    /// `Host` where the VMM refuses.
+    pub async fn pause(&self) -> Result<()> {
+        match self.vmm.vmm() {
+            vmm::Vmm::Qemu => self.monitor.lock().await.stop().await,
+            vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor => self.vmm.pause().await,
+        }
+    }
+
+    /// Lets a paused machine go on.
+    ///
+    /// # Errors
+    /// As [`Machine::pause`].
+    pub async fn resume(&self) -> Result<()> {
+        match self.vmm.vmm() {
+            vmm::Vmm::Qemu => self.monitor.lock().await.go_on().await,
+            vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor => self.vmm.resume().await,
+        }
+    }
+
     /// Waits for the guest's kernel to panic, and then for the machine to end of it, which it may
     /// not. A command that ends meanwhile has ended: the console is the guest's to write on.
     pub async fn panicked(&self) -> Error {

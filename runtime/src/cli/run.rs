@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use imgrun::kept::{self, Intent, Kept};
 use imgrun::{
     Accel, AccelChoice, Class, Decision, Error, Exec, Forward, Hold, Hostname, Kernel, KvmEvidence,
-    MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Snapshot, Spec, Stored, boot_max,
-    check_exec, choose_accel, offer,
+    MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Snapshot, Spec, Stored, Vmm, VmmChoice,
+    boot_max, check_exec, choose_accel, choose_vmm, offer,
 };
 use serde_json::{Value, json};
 
@@ -50,6 +50,10 @@ pub(super) struct Args {
     /// Who executes the guest: the processor (kvm) or QEMU (tcg); auto goes by what works here
     #[arg(long, value_name = "HOW", default_value = "auto")]
     accel: AccelArg,
+    /// The program that runs the machine: qemu, firecracker or cloud-hypervisor; auto takes qemu
+    /// where it is installed. The others run by KVM only, without a network
+    #[arg(long, value_name = "WHICH", default_value = "auto")]
+    vmm: VmmArg,
     /// Connect the machine: none, or user (outbound only; see below)
     #[arg(long, value_name = "HOW", default_value = "none")]
     network: NetworkArg,
@@ -113,6 +117,25 @@ impl From<AccelArg> for AccelChoice {
             AccelArg::Auto => AccelChoice::Auto,
             AccelArg::Kvm => AccelChoice::Kvm,
             AccelArg::Tcg => AccelChoice::Tcg,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum VmmArg {
+    Auto,
+    Qemu,
+    Firecracker,
+    CloudHypervisor,
+}
+
+impl From<VmmArg> for VmmChoice {
+    fn from(arg: VmmArg) -> Self {
+        match arg {
+            VmmArg::Auto => VmmChoice::Auto,
+            VmmArg::Qemu => VmmChoice::Only(Vmm::Qemu),
+            VmmArg::Firecracker => VmmChoice::Only(Vmm::Firecracker),
+            VmmArg::CloudHypervisor => VmmChoice::Only(Vmm::CloudHypervisor),
         }
     }
 }
@@ -263,7 +286,9 @@ impl Args {
         let accel = self.accel.into();
         let Decision { accel, note } =
             choose_accel(accel, image.manifest.arch, || KvmEvidence::gather(false))?;
-        let spec = self.spec(&image, &kernel, accel);
+        let mut spec = self.spec(&image, &kernel, accel);
+        let arch = spec.arch;
+        spec.vmm = choose_vmm(self.vmm.into(), &spec, |vmm| vmm.is_installed(arch))?;
         spec.check()?;
         if let Some(note) = note {
             shell.progress.note(note);
@@ -321,7 +346,7 @@ impl Args {
 fn base(intent: &Intent) -> Value {
     json!({
         "image": intent.image_title, "digest": intent.image, "kernel": intent.kernel_title,
-        "accel": intent.accel,
+        "accel": intent.accel, "vmm": intent.vmm,
     })
 }
 

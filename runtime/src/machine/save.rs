@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::Machine;
 use crate::replica::Replica;
-use crate::vmm::Monitor;
+use crate::vmm::{Monitor, Vmm};
 use crate::{Error, Result};
 
 /// The machine's memory; all holes where that is in the state.
@@ -45,6 +45,10 @@ impl Machine {
     /// `Guest` where its agent does not answer or is too old to go on as a copy; `Host` where
     /// something can not be written, or the VMM refuses.
     pub(crate) async fn save(&self, into: &Path) -> Result<Saved> {
+        if self.vmm.vmm() != Vmm::Qemu {
+            let why = format!("machines of {} can not be saved", self.vmm.program());
+            return Err(Error::host(why).hint("start it with --vmm qemu"));
+        }
         if !self.guest.ack().restores {
             let why = "the agent in the image can not go on as a copy of itself";
             return Err(Error::guest(why).hint("build the image with this version's imgtool"));

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 /// virtio-blk serials have this many bytes at most; a longer one is cut by the VMM.
 const SERIAL_BYTES_MAX: usize = 20;
 
-/// The device node of the disk with this serial.
+/// The device node of the disk with this serial, or that has this name.
 pub(crate) fn find(serial: &str) -> Result<PathBuf, String> {
+    if serial.starts_with("/dev/") {
+        return Ok(PathBuf::from(serial));
+    }
     let wanted = &serial.as_bytes()[..serial.len().min(SERIAL_BYTES_MAX)];
     let mut seen = Vec::new();
     let entries = fs::read_dir("/sys/block").map_err(|e| format!("cannot list disks: {e}"))?;

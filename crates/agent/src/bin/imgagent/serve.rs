@@ -16,6 +16,7 @@ use rustix::process::{WaitOptions, wait};
 
 use crate::command::Command;
 use crate::host::{Heard, Host};
+use crate::port::Port;
 use crate::{clock, identity, power, sys};
 
 /// Where this program runs.
@@ -52,10 +53,10 @@ enum Ready {
 }
 
 impl Server {
-    pub(crate) fn new(stream: OwnedFd, setting: Setting) -> io::Result<Self> {
+    pub(crate) fn new(port: Port, setting: Setting) -> io::Result<Self> {
         Ok(Server {
             setting,
-            host: Host::new(stream, setting != Setting::Socket)?,
+            host: Host::new(port, setting != Setting::Socket)?,
             children: sys::child_events()?,
             commands: BTreeMap::new(),
             buffer: vec![0; FRAME_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX],
@@ -69,7 +70,7 @@ impl Server {
         self
     }
 
-    /// Serves until the stream ends; a virtio port never does.
+    /// Serves until the stream ends; a machine's never does.
     pub(crate) fn run(mut self) -> io::Result<()> {
         while !self.over {
             self.host.flush()?;

@@ -9,10 +9,12 @@ mod containers;
 mod debian;
 mod fresh;
 mod kept;
+mod machines;
 mod micro;
 mod minimal;
 mod network;
 mod release;
+mod snapshots;
 mod steps;
 mod trial;
 

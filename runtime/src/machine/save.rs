@@ -20,7 +20,7 @@ use crate::replica::Replica;
 use crate::vmm::{Monitor, Vmm};
 use crate::{Error, Result};
 
-/// The machine's memory; all holes where that is in the state.
+/// The machine's memory; nothing but a hole where that is in the state.
 pub(crate) const MEMORY: &str = "memory";
 /// Its processors and devices.
 pub(crate) const STATE: &str = "state";
@@ -76,12 +76,7 @@ impl Machine {
 
     /// Copies the memory and the disk of a machine that runs.
     async fn copy(&self, into: &Path) -> Result<[Replica; 2]> {
-        let none = || rustix::fs::memfd_create("imgrun-none", rustix::fs::MemfdFlags::CLOEXEC);
-        let memory = match &self.memory {
-            Some(memory) => memory.try_clone(),
-            // It is private to the VMM, and goes into the state.
-            None => none().map(File::from).map_err(std::io::Error::from),
-        };
+        let memory = self.memory.try_clone();
         let memory = memory.map_err(|e| Error::host("the machine's memory").because(e))?;
         let upper = File::open(&self.upper).map_err(|e| Error::io(self.upper.display(), e))?;
         let (to_memory, to_upper) = (into.join(MEMORY), into.join(UPPER));

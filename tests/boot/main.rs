@@ -10,6 +10,7 @@ mod kept;
 mod micro;
 mod minimal;
 mod network;
+mod registry;
 mod release;
 mod steps;
 mod trial;

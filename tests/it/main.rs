@@ -1,6 +1,7 @@
 //! Tests of the built binaries that need no virtual machine.
 
 mod build;
+mod container;
 mod debian;
 mod export;
 mod flatten;

@@ -13,6 +13,7 @@ mod machines;
 mod micro;
 mod minimal;
 mod network;
+mod registry;
 mod release;
 mod snapshots;
 mod steps;

@@ -13,6 +13,7 @@ mod network;
 mod release;
 mod steps;
 mod trial;
+mod uefi;
 
 use std::path::PathBuf;
 

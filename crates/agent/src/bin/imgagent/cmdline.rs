@@ -17,7 +17,8 @@ pub(crate) enum Init {
 pub(crate) struct Words {
     /// `imgtool.init=agent|systemd`
     pub(crate) init: Init,
-    /// `imgtool.upper=SERIAL`: the disk whose file system takes what is written; memory if absent.
+    /// `imgtool.upper=NAME`: the disk (by serial number) or partition (by name) whose file system takes
+    /// what is written; memory if absent.
     pub(crate) upper: Option<String>,
     /// `imgtool.redirect=off`: a renamed directory is copied, so that the upper file system says by
     /// itself what was changed. For machines that build images.

@@ -18,6 +18,7 @@ mod release;
 mod snapshots;
 mod steps;
 mod trial;
+mod uefi;
 
 use std::path::PathBuf;
 

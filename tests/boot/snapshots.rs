@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -213,6 +213,8 @@ fn what_is_not_what_it_was_does_not_begin() {
 
 /// Changes a byte in the middle, and back.
 fn flip(path: &Path) {
+    // What is in the store is read-only.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("our own file");
     let file = fs::File::options().read(true).write(true).open(path).expect("a file");
     let at = file.metadata().expect("metadata").len() / 2;
     let mut byte = [0];

@@ -2,6 +2,7 @@
 
 mod build;
 mod debian;
+mod diff;
 mod export;
 mod flatten;
 mod inspect;

@@ -6,6 +6,7 @@ mod create;
 mod doctor;
 mod exec;
 mod export;
+mod fork;
 mod gc;
 mod import;
 mod inspect;
@@ -18,6 +19,7 @@ mod pull;
 mod rm;
 mod run;
 mod session;
+mod snapshot;
 mod stats;
 mod stdio;
 mod supervise;
@@ -72,6 +74,8 @@ enum Verb {
     Cp(cp::Args),
     Logs(logs::Logs),
     Console(logs::Console),
+    Snapshot(snapshot::Args),
+    Fork(fork::Args),
     Ps(ps::Args),
     Stats(stats::Args),
     Supervise(supervise::Args),
@@ -126,6 +130,7 @@ impl Shell {
             biased;
             _ = self.interrupts.next() => {
                 cancel.cancel();
+                imgrun::interrupt::raise();
                 // A second interrupt does not wait, nor do we for a server that keeps silent; what is
                 // left then is swept at the next start.
                 tokio::select! {
@@ -150,6 +155,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return fail(&Error::host("the event loop").because(e), None),
     };
+    if let Err(e) = imgrun::interrupt::listen() {
+        return fail(&e, None);
+    }
     runtime.block_on(perform(cli))
 }
 
@@ -174,6 +182,8 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Cp(args) => args.run(&mut shell).await,
         Verb::Logs(args) => args.run(&mut shell).await,
         Verb::Console(args) => args.run(&mut shell).await,
+        Verb::Snapshot(args) => args.run(&mut shell).await,
+        Verb::Fork(args) => args.run(&mut shell).await,
         Verb::Stats(args) => args.run(&mut shell).await,
         Verb::Ps(args) => args.run(&mut shell).await,
         Verb::Pull(args) => args.run(&mut shell).await,

@@ -34,12 +34,24 @@ impl Running {
     }
 
     /// Waits until the command ended. What it wrote must be read at the same time: it stops when
-    /// 256 KiB of a stream are not taken. Safe to give up and to call again.
+    /// 256 KiB of a stream (2 MiB of one that flowed) are not taken. Safe to give up and to call again.
     ///
     /// # Errors
     /// `Guest` where the machine ended first or broke the protocol.
     pub async fn wait(&self) -> Result<Exit> {
         self.handle.ended().await
+    }
+
+    /// Lets it run to its end, and throws away what it says.
+    pub(crate) async fn ignored(mut self) {
+        let drain = async |output: &mut Output| while let Ok(Some(_)) = output.read().await {};
+        tokio::join!(drain(&mut self.stdout), drain(&mut self.stderr));
+        let _ = self.wait().await;
+    }
+
+    /// Which of the session's commands it is.
+    pub(crate) fn kept(&self) -> super::Kept {
+        super::Kept { channel: self.handle.channel(), pid: self.pid }
     }
 
     /// Sends signals and sizes, from anywhere.

@@ -81,9 +81,11 @@ pub mod packages;
 pub mod patience;
 mod progress;
 pub mod pull;
+mod replica;
 pub mod retry;
 pub mod rootfs;
 pub mod sbom;
+mod snapshot;
 mod spec;
 mod store;
 mod supervisor;
@@ -108,6 +110,7 @@ pub use kvm::{Evidence as KvmEvidence, Guest as KvmGuest};
 pub use machine::{BOOT_MAX_KVM, BOOT_MAX_TCG, Machine, boot_max};
 pub use network::{Forward, NAMESERVER, Network};
 pub use progress::{Event, Progress, Stage, Unit};
+pub use snapshot::{About, Snapshot};
 pub use spec::{
     Accel, CMDLINE_BYTES_MAX, CPUS_MAX, HOSTNAME_BYTES_MAX, Hostname, MEMORY_MIB_DEFAULT,
     MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT,

@@ -22,6 +22,8 @@ pub const UPPER_BYTES_DEFAULT: u64 = 8 << 30;
 pub const CMDLINE_BYTES_MAX: usize = 1400;
 /// A host name is at most this long.
 pub const HOSTNAME_BYTES_MAX: usize = 63;
+/// `-` and the digits of a `u32`.
+const NUMBER_BYTES_MAX: usize = 11;
 
 /// How a machine's processors are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,12 @@ impl Hostname {
         let name: String = text.chars().take(HOSTNAME_BYTES_MAX).map(allowed).collect();
         let name = name.trim_matches('-');
         Hostname(if name.is_empty() { "machine".to_string() } else { name.to_string() })
+    }
+
+    /// This name and a number.
+    pub fn numbered(&self, number: u32) -> Self {
+        let stem: String = self.0.chars().take(HOSTNAME_BYTES_MAX - NUMBER_BYTES_MAX).collect();
+        Self::from_name(&format!("{stem}-{number}"))
     }
 }
 
@@ -114,6 +122,17 @@ impl Spec {
     /// What `image` asks for, on `kernel`, with the defaults for the rest. Measures the time stamp
     /// counter where the guest must be told, which takes 10 ms.
     pub fn new(image: &Stored, kernel: &Kernel, accel: Accel) -> Self {
+        let measured = if accel == Accel::Tcg { tsc_khz() } else { None };
+        Self::with_tsc_khz(image, kernel, accel, measured)
+    }
+
+    /// As [`Spec::new`], where the time stamp counter's rate is known or does not matter.
+    pub(crate) fn with_tsc_khz(
+        image: &Stored,
+        kernel: &Kernel,
+        accel: Accel,
+        tsc_khz: Option<u64>,
+    ) -> Self {
         let boot = image.manifest.boot.as_ref();
         Spec {
             arch: image.manifest.arch,
@@ -129,7 +148,7 @@ impl Spec {
             hostname: Hostname::from_name(image.manifest.name.as_str()),
             network: Network::None,
             forwards: Vec::new(),
-            tsc_khz: if accel == Accel::Tcg { tsc_khz() } else { None },
+            tsc_khz,
         }
     }
 

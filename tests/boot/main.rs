@@ -2,6 +2,8 @@
 //! `tests/run` builds before.
 
 mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod bare;
 mod broken;
 mod containers;
 mod debian;

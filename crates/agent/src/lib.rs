@@ -34,6 +34,14 @@
 //! many more, and may be given in advance to widen the window. Nobody ever has to buffer more than
 //! what it has given credit for. The empty frame at a stream's end needs no credit.
 //!
+//! # Copies of a machine
+//!
+//! A machine that was saved goes on as any number of copies. Each is greeted anew, and its `Hello`
+//! may name one channel of the old session to be kept: its command goes on, both windows begin
+//! again, what was on its way is lost. Then the host sends `Restore`, and lets nobody use the copy
+//! before the answer, `Restored`, says that it has its own name, clock and random numbers. An agent
+//! that can do that says so in its `Ack`.
+//!
 //! # Files
 //!
 //! They are copied by commands, too: the agent's own program sends and receives [`copy`]'s stream
@@ -53,6 +61,7 @@ mod exec;
 mod frame;
 mod greeting;
 mod message;
+mod restore;
 mod session;
 mod tlv;
 mod window;
@@ -66,6 +75,7 @@ pub use greeting::{Ack, Hello, InitKind, NONCE_BYTES};
 pub use message::{
     Fault, FaultCode, Message, Shutdown, Stream, data_chunks, encode_stdin, output_header,
 };
+pub use restore::{MAC_BYTES, MACHINE_ID_BYTES, Restore, Restored, SEED_BYTES};
 pub use session::{AgentEvent, FromAgent, FromHost, HostEvent};
 pub use window::{Received, Sending};
 

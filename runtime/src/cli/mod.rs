@@ -6,6 +6,7 @@ mod create;
 mod doctor;
 mod exec;
 mod export;
+mod fork;
 mod gc;
 mod import;
 mod inspect;
@@ -18,6 +19,7 @@ mod pull;
 mod rm;
 mod run;
 mod session;
+mod snapshot;
 mod stats;
 mod stdio;
 mod supervise;
@@ -72,6 +74,8 @@ enum Verb {
     Cp(cp::Args),
     Logs(logs::Logs),
     Console(logs::Console),
+    Snapshot(snapshot::Args),
+    Fork(fork::Args),
     Ps(ps::Args),
     Stats(stats::Args),
     Supervise(supervise::Args),
@@ -178,6 +182,8 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Cp(args) => args.run(&mut shell).await,
         Verb::Logs(args) => args.run(&mut shell).await,
         Verb::Console(args) => args.run(&mut shell).await,
+        Verb::Snapshot(args) => args.run(&mut shell).await,
+        Verb::Fork(args) => args.run(&mut shell).await,
         Verb::Stats(args) => args.run(&mut shell).await,
         Verb::Ps(args) => args.run(&mut shell).await,
         Verb::Pull(args) => args.run(&mut shell).await,

@@ -10,10 +10,10 @@ use clap::ValueEnum;
 use imgrun::kept::{self, Intent, Kept};
 use imgrun::{
     Accel, AccelChoice, Cancel, Class, Decision, Error, Exec, Forward, Hold, Hostname, Kernel,
-    KvmEvidence, MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Progress, Result, Spec, Store,
-    Stored, boot_max, check_exec, choose_accel, container, offer,
+    KvmEvidence, MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Progress, Result, Snapshot, Spec,
+    Store, Stored, boot_max, check_exec, choose_accel, container, offer,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::command::{CommandArgs, Done, Failure, conclude, duration, millis, session, size};
 use super::session::Outcome;
@@ -30,12 +30,16 @@ use super::{Shell, say, supervise, tty};
 #[command(after_help = HELP)]
 pub(super) struct Args {
     /// The image: a file, the name of a bundle, or a container image
-    image: String,
+    #[arg(required_unless_present = "from")]
+    image: Option<String>,
     /// The command and its arguments; where there is none, the container image's own, or /bin/sh
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
     #[command(flatten)]
     how: CommandArgs,
+    /// Begin where this snapshot was taken, instead of booting an image
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = FROM_DECIDES)]
+    from: Option<String>,
     /// Virtual processors
     #[arg(long, default_value_t = 1)]
     cpus: u32,
@@ -78,12 +82,16 @@ pub(super) struct Args {
     name: Option<Hostname>,
 }
 
+/// What a machine has that begins from a snapshot.
+const FROM_DECIDES: [&str; 6] = ["cpus", "memory", "upper_size", "accel", "network", "kernel"];
+
 const HELP: &str = "\
 Examples:
   imgrun run ./debian-12-x86_64.tar.zst -- uname -a
   imgrun run -it debian -- bash
   imgrun run -e CI=1 -w /tmp -u nobody debian -- env
   imgrun run -d --name web debian -- /srv/server        stays: imgrun logs web, exec web -- sh
+  imgrun run --from ready -- curl localhost             where imgrun snapshot web --as ready was
   pg_dump db | imgrun run --timeout 10m debian -- sh -c 'gzip -9' > db.gz
   imgrun run docker.io/library/alpine:3.21 -- apk info
   imgrun run docker://alpine                            docker's short names, told by docker://
@@ -139,11 +147,19 @@ impl From<NetworkArg> for Network {
     }
 }
 
+/// A machine that is up.
+struct Booted {
+    machine: Machine,
+    /// What it runs on, for `--json`.
+    base: Value,
+    image: Option<Stored>,
+    hold: Option<Hold>,
+}
+
 /// What a run came to.
 struct Report {
-    image: Stored,
-    kernel: Kernel,
-    accel: Accel,
+    /// What it ran on.
+    base: Value,
     boot: Duration,
     exec: Duration,
     outcome: Outcome,
@@ -161,27 +177,38 @@ impl Args {
 
     /// Makes a machine that stays, and starts it if `start`.
     pub(super) async fn detach(mut self, shell: &mut Shell, start: bool) -> Done {
-        let is_given = !self.command.is_empty();
+        let is_given = self.has_command();
         let mut exec = self.exec();
         check_exec(&exec)?;
-        let (spec, image, kernel, _hold) = self.prepare(shell).await?;
-        let has_command = configure(&image, is_given, &mut exec)?;
-        let command = has_command.then_some(exec).map(|exec| kept::Command {
+        let command = |exec: Exec| kept::Command {
             argv: exec.argv,
             env: exec.env,
             cwd: exec.cwd,
             user: exec.user,
-        });
+        };
         let store = shell.store().await?;
-        let intent = Intent::new(&spec, &image, &kernel, self.hostname.as_ref(), command, self.rm);
+        let (stem, intent, _hold) = match &self.from {
+            Some(from) => {
+                let snapshot = Snapshot::get(&store, from)?;
+                configure(store.by_digest(snapshot.about.intent.image)?.as_ref(), true, &mut exec)?;
+                let command = is_given.then(|| command(exec));
+                (from.clone(), self.begin(&snapshot, command)?, None)
+            }
+            None => {
+                let (spec, image, kernel, hold) = self.prepare(shell).await?;
+                let has_command = configure(Some(&image), is_given, &mut exec)?;
+                let command = has_command.then(|| command(exec));
+                let hostname = self.hostname.as_ref();
+                let intent = Intent::new(&spec, &image, &kernel, hostname, command, self.rm);
+                (image.manifest.name.to_string(), intent, Some(hold))
+            }
+        };
+        let mut object = base(&intent);
         let (kept, turn) = match &self.name {
             Some(name) => Kept::create(&store, name, intent)?,
-            None => Kept::create_numbered(&store, image.manifest.name.as_str(), intent)?,
+            None => Kept::create_numbered(&store, &stem, intent)?,
         };
-        let mut object = json!({
-            "machine": kept.name.to_string(), "image": image.title(), "digest": image.digest,
-            "kernel": kernel.title, "accel": spec.accel.name(),
-        });
+        object["machine"] = kept.name.to_string().into();
         if start {
             match supervise::start(shell, &kept, turn, self.boot_timeout).await {
                 Ok(boot) => object["boot_ms"] = millis(boot).into(),
@@ -208,16 +235,12 @@ impl Args {
             tty::require()?;
         }
         let streams = self.how.streams(self.json);
-        let is_given = !self.command.is_empty();
+        let is_given = self.has_command();
         let mut exec = self.exec();
         // Before anything is pulled or booted for nothing.
         check_exec(&exec)?;
-        let (spec, image, kernel, _hold) = self.prepare(shell).await?;
-        configure(&image, is_given, &mut exec)?;
-        let store = shell.store().await?;
-        let limit = self.boot_timeout.unwrap_or(boot_max(spec.accel));
-        let machine = Machine::boot(&store, &spec, limit);
-        let mut machine = shell.unless_interrupted(machine).await?;
+        let Booted { mut machine, base, image, hold: _hold } = self.machine(shell).await?;
+        configure(image.as_ref(), is_given, &mut exec)?;
         let began = Instant::now();
         let boot = machine.booted_in();
         let outcome = session(machine.exec(exec), machine.panicked(), streams, shell).await;
@@ -230,7 +253,42 @@ impl Args {
         };
         let exec = began.elapsed();
         machine.kill();
-        Ok(Report { image, kernel, accel: spec.accel, boot, exec, outcome })
+        Ok(Report { base, boot, exec, outcome })
+    }
+
+    /// The machine that goes with the command, and what it runs on.
+    async fn machine(&self, shell: &mut Shell) -> Result<Booted> {
+        let store = shell.store().await?;
+        if let Some(from) = &self.from {
+            let snapshot = Snapshot::get(&store, from)?;
+            let limit = self.boot_timeout.unwrap_or(boot_max(snapshot.accel()?));
+            let machine = snapshot.start(&store, self.hostname.as_ref(), &self.port, limit);
+            let machine = shell.unless_interrupted(machine).await?;
+            let intent = &snapshot.about.intent;
+            let image = store.by_digest(intent.image)?;
+            return Ok(Booted { machine, base: base(intent), image, hold: None });
+        }
+        let (spec, image, kernel, hold) = self.prepare(shell).await?;
+        let limit = self.boot_timeout.unwrap_or(boot_max(spec.accel));
+        let machine = Machine::boot(&store, &spec, limit);
+        let machine = shell.unless_interrupted(machine).await?;
+        let base = base(&Intent::new(&spec, &image, &kernel, None, None, true));
+        Ok(Booted { machine, base, image: Some(image), hold: Some(hold) })
+    }
+
+    /// What a machine is to be that begins at `snapshot`; without a command of its own it has that
+    /// of the machine that was saved, which goes on.
+    fn begin(&self, snapshot: &Snapshot, command: Option<kept::Command>) -> Result<Intent> {
+        snapshot.check()?;
+        let mut intent = snapshot.intent();
+        intent.hostname = self.hostname.as_ref().map(Hostname::to_string);
+        intent.forwards = self.port.iter().map(|port| port.to_string()).collect();
+        intent.remove = self.rm;
+        if let Some(command) = command {
+            intent.command = Some(command);
+            intent.begin.iter_mut().for_each(|begin| begin.own_command = true);
+        }
+        Ok(intent)
     }
 
     /// What is to be booted, and the right to the image.
@@ -251,7 +309,8 @@ impl Args {
     /// The image and its kernel, imported where they are files.
     async fn resolve(&self, shell: &mut Shell) -> Result<(Stored, Kernel)> {
         let store = shell.store().await?;
-        let (reference, kernel) = (self.image.clone(), self.kernel.clone());
+        let reference = self.image.clone().unwrap_or_default();
+        let kernel = self.kernel.clone();
         let resolved = shell.blocking(move |progress, cancel| {
             let told = container::told(&reference).transpose()?;
             let is_file = told.is_none() && is_file(&reference);
@@ -293,18 +352,33 @@ impl Args {
         spec
     }
 
+    fn has_command(&self) -> bool {
+        !self.command.is_empty() || self.from.is_some() && self.image.is_some()
+    }
+
     fn exec(&mut self) -> Exec {
-        let command = std::mem::take(&mut self.command);
+        let mut command = std::mem::take(&mut self.command);
+        if self.from.is_some() {
+            // There is no image: the first word is the command's.
+            command.splice(0..0, self.image.take().map(OsString::from));
+        }
         self.how.exec(command)
     }
 }
 
+fn base(intent: &Intent) -> Value {
+    json!({
+        "image": intent.image_title, "digest": intent.image, "kernel": intent.kernel_title,
+        "accel": intent.accel,
+    })
+}
+
 /// Adds what a container image says of how it is run; returns whether there is a command then.
-fn configure(image: &Stored, is_given: bool, exec: &mut Exec) -> Result<bool> {
-    let config = image.manifest.boot.as_ref().and_then(|boot| boot.config.as_ref());
+fn configure(image: Option<&Stored>, is_given: bool, exec: &mut Exec) -> Result<bool> {
+    let config = image.and_then(|image| image.manifest.boot.as_ref()?.config.as_ref());
     let Some(config) = config else { return Ok(is_given) };
     container::apply(config, is_given, exec);
-    check_exec(exec).map_err(|e| e.within(image.title()))?;
+    check_exec(exec).map_err(|e| e.within("with what the image says of itself"))?;
     Ok(is_given || !(config.entrypoint.is_empty() && config.cmd.is_empty()))
 }
 
@@ -327,12 +401,14 @@ impl Report {
     fn object(&self) -> serde_json::Value {
         let (signal, timed_out) = self.outcome.details();
         let killed = matches!(self.outcome, Outcome::Killed { .. });
-        json!({
-            "code": self.outcome.code(), "signal": signal, "timed_out": timed_out,
-            "killed": killed, "image": self.image.title(),
-            "digest": self.image.digest, "kernel": self.kernel.title,
-            "accel": self.accel.name(), "boot_ms": millis(self.boot), "exec_ms": millis(self.exec),
-        })
+        let mut object = self.base.clone();
+        object["code"] = self.outcome.code().into();
+        object["signal"] = signal.into();
+        object["timed_out"] = timed_out.into();
+        object["killed"] = killed.into();
+        object["boot_ms"] = millis(self.boot).into();
+        object["exec_ms"] = millis(self.exec).into();
+        object
     }
 }
 

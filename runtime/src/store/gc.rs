@@ -12,7 +12,7 @@ use crate::cache::{Cache, Inventory, Item};
 use crate::date;
 use crate::kept::Kept;
 use crate::lease::is_still;
-use crate::{Error, Progress, Result};
+use crate::{Error, Progress, Result, Snapshot};
 
 /// Versions of a name that are kept where nothing else is said: the present one and the one before.
 pub const KEEP_DEFAULT: usize = 2;
@@ -60,14 +60,14 @@ impl Stored {
 impl Store {
     /// What can go, if of each name, kind and architecture the `keep` bundles that came last stay,
     /// with the kernels that the images among them name, what is in use, and what machines with a
-    /// name need to start.
+    /// name and snapshots need to start.
     ///
     /// # Errors
     /// Where the store can not be read.
     pub fn garbage(&self, keep: usize, progress: &Progress) -> Result<Garbage> {
         let mut all = self.list(progress)?;
         all.sort_by_key(|s| std::cmp::Reverse((s.imported, s.digest)));
-        let machines = Kept::all(self)?;
+        let (machines, snapshots) = (Kept::all(self)?, Snapshot::all(self)?);
         let mut counts: HashMap<(Name, Arch), usize> = HashMap::new();
         let mut kept: HashSet<Digest> = HashSet::new();
         for stored in &all {
@@ -75,7 +75,8 @@ impl Store {
             let count = counts.entry((manifest.name.clone(), manifest.arch)).or_default();
             *count += 1;
             let is_image = manifest.kind == Kind::Image;
-            let named = machines.iter().any(|machine| machine.names(stored));
+            let named = machines.iter().any(|machine| machine.names(stored))
+                || snapshots.iter().any(|snapshot| snapshot.names(stored));
             if *count > keep && !stored.is_held() && !named {
                 continue;
             }
@@ -116,7 +117,9 @@ impl Store {
                 continue;
             }
             // Who makes a machine holds its bundles until it is there, so this is all of them.
-            if Kept::all(self)?.iter().any(|machine| machine.names(&stored)) {
+            if Kept::all(self)?.iter().any(|machine| machine.names(&stored))
+                || Snapshot::all(self)?.iter().any(|snapshot| snapshot.names(&stored))
+            {
                 continue;
             }
             self.remove(stored.digest)?;

@@ -10,6 +10,7 @@
 //! <home>/machines/imgrun-<random>/   a running machine's disks; locked by its process
 //! <home>/layers/                     layers of container images: see [`crate::cache`]
 //! <home>/kept/<name>/                a machine with a name: see [`crate::kept`]
+//! <home>/snapshots/<name>/           a machine as it was: see [`crate::Snapshot`]
 //! ```
 //! There is no index file that could disagree with the directories: a name is found by reading
 //! the manifests (a few hundred microseconds for a dozen bundles). Under `bundles/` everything is
@@ -264,6 +265,11 @@ impl Store {
     /// Where machines with a name are: see [`crate::kept`].
     pub(crate) fn kept(&self) -> PathBuf {
         self.home.join("kept")
+    }
+
+    /// Where snapshots are: see [`crate::Snapshot`].
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.home.join("snapshots")
     }
 
     pub(crate) fn staging(&self) -> PathBuf {

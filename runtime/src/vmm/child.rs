@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 use std::mem::ManuallyDrop;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use rustix::process::{PidfdFlags, Signal, getpid, getppid, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch};
+use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch, MEMORY_FD, MONITOR_FD};
 use crate::tool::debian_package;
 use crate::{Error, Result};
 
@@ -40,6 +40,10 @@ pub(crate) struct Ends {
     pub(crate) console: OwnedFd,
     /// [`GUARD_OUT_FD`] and [`GUARD_IN_FD`], where the machine has a network.
     pub(crate) guard: Option<[OwnedFd; 2]>,
+    /// [`MONITOR_FD`].
+    pub(crate) monitor: OwnedFd,
+    /// [`MEMORY_FD`], where the machine's memory is ours.
+    pub(crate) memory: Option<OwnedFd>,
 }
 
 impl Child {
@@ -51,11 +55,15 @@ impl Child {
         command.args(&launch.args).process_group(0);
         command.stdin(Stdio::from(ends.agent)).stdout(Stdio::from(ends.console));
         command.stderr(Stdio::piped());
-        let (parent, guard) = (getpid(), ends.guard);
+        let parent = getpid();
+        let guard = ends.guard.into_iter().flatten().zip([GUARD_OUT_FD, GUARD_IN_FD]);
+        let memory = ends.memory.map(|fd| (fd, MEMORY_FD));
+        let numbered: Vec<(OwnedFd, RawFd)> =
+            guard.chain([(ends.monitor, MONITOR_FD)]).chain(memory).collect();
         let prepare = move || {
-            for (end, number) in guard.iter().flatten().zip([GUARD_OUT_FD, GUARD_IN_FD]) {
+            for (end, number) in &numbered {
                 // SAFETY: `dup2` takes the number whether it is open or not, and nothing closes it.
-                let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+                let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(*number) });
                 rustix::io::dup2(end, &mut place)?;
             }
             // No program that it executes, were it to, has more rights than it.

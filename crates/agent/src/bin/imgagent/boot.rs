@@ -2,21 +2,19 @@
 
 use std::convert::Infallible;
 use std::ffi::CStr;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::cmdline::{self, Init, Words};
 use crate::serve::{Server, Setting};
-use crate::{console, network, overlay, port, power};
+use crate::{console, identity, network, overlay, port, power};
 
 const NO_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 const SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
@@ -82,28 +80,7 @@ fn exec_systemd() -> Result<Infallible, String> {
 }
 
 fn name_host(words: &Words) -> Result<(), String> {
-    let Some(name) = &words.hostname else { return Ok(()) };
-    rustix::system::sethostname(name.as_bytes())
-        .map_err(|e| format!("cannot set hostname: {e}"))?;
-    // systemd would go back to the image's. An image may have anything there, a symlink to
-    // nowhere or a FIFO, say, and runs all the same.
-    if let Err(e) = write_hostname(name) {
-        console::say(&format!("cannot write /etc/hostname: {e}"));
-    }
-    Ok(())
-}
-
-fn write_hostname(name: &str) -> io::Result<()> {
-    if !Path::new("/etc").is_dir() {
-        return Ok(());
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::open("/etc/hostname", flags, Mode::from(0o644))?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    file.set_len(0)?;
-    file.write_all(format!("{name}\n").as_bytes())
+    words.hostname.as_deref().map_or(Ok(()), identity::name_host)
 }
 
 /// What commands may raise their own limit of open files to. The kernel's default is 4,096, which

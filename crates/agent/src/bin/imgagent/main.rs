@@ -3,11 +3,13 @@
 
 mod accounts;
 mod boot;
+mod clock;
 mod cmdline;
 mod command;
 mod console;
 mod disk;
 mod host;
+mod identity;
 mod network;
 mod overlay;
 mod port;

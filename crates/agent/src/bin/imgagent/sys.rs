@@ -2,11 +2,14 @@
 //! fork and exec.
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_uint};
+use std::ffi::{c_int, c_uint, c_ulong};
+use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+use agent::SEED_BYTES;
 
 pub(crate) const SIGHUP: i32 = 1;
 pub(crate) const SIGKILL: i32 = 9;
@@ -35,6 +38,7 @@ unsafe extern "C" {
     fn sigemptyset(set: *mut SigSet) -> c_int;
     fn sigaddset(set: *mut SigSet, signal: c_int) -> c_int;
     fn sigprocmask(how: c_int, set: *const SigSet, old: *mut SigSet) -> c_int;
+    fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
     fn signalfd(fd: c_int, set: *const SigSet, flags: c_int) -> c_int;
 }
 
@@ -77,6 +81,34 @@ pub(crate) fn child_events() -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// random(4)'s `struct rand_pool_info`.
+#[repr(C)]
+struct Entropy {
+    bits: c_int,
+    bytes: c_int,
+    seed: [u8; SEED_BYTES],
+}
+
+/// Gives the kernel's random generator `seed`, and makes it forget what it would have said next.
+pub(crate) fn reseed(seed: &[u8; SEED_BYTES]) -> io::Result<()> {
+    // linux/random.h: _IOW('R', 0x03, int[2]) and _IO('R', 0x07).
+    const RNDADDENTROPY: c_ulong = 0x4008_5203;
+    const RNDRESEEDCRNG: c_ulong = 0x5207;
+    let random = File::options().write(true).open("/dev/urandom")?;
+    let (bits, bytes) = (8 * SEED_BYTES as c_int, SEED_BYTES as c_int);
+    let entropy = Entropy { bits, bytes, seed: *seed };
+    // SAFETY: the kernel reads `bytes` bytes behind the two numbers, which is all of `entropy`.
+    if unsafe { ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const entropy) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // New entropy alone is not used before the next time that the generator reseeds itself.
+    // SAFETY: this request has no argument.
+    if unsafe { ioctl(random.as_raw_fd(), RNDRESEEDCRNG) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Runs `prepare` in the child, between fork and exec, with no signal blocked and none ignored.

@@ -41,8 +41,8 @@ pub(super) struct Args {
 /// Which catalogs, and how fast. Also for other verbs.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct SourceArgs {
-    /// Ask this depot instead of the configured ones: file:DIR, http://…, https://…, s3://…; several
-    /// are asked in order
+    /// Ask this depot instead of the configured ones: file:DIR, http://…, https://…, s3://…, oci://…;
+    /// several are asked in order
     #[arg(long, value_name = "DEPOT")]
     from: Vec<String>,
     /// The root.json that the owner of the catalog in --from gave you; needed once
@@ -100,10 +100,12 @@ Catalogs are listed in $IMGRUN_CATALOGS, else ~/.config/imgrun/catalogs.toml, el
     \"https://images.example\",
     \"file:/srv/mirror\",
     \"s3://bucket/prefix?endpoint=https://s3.example&region=auto\",
+    \"oci://registry.example/team/images\",
   ]
 
 Buckets are read with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or without a
-log-in where they are public.";
+log-in where they are public. Registries are read with the log-ins of docker and podman, by the
+mirrors that ~/.config/imgtool/registries.toml names (imgrun run --help).";
 
 impl SourceArgs {
     /// Whether a catalog was named.

@@ -44,6 +44,12 @@ impl Upper {
     }
 }
 
+/// Where the disk `upper` of a machine that begins from a snapshot is until that is a machine of its
+/// own.
+pub(crate) fn draft(upper: &Path) -> PathBuf {
+    upper.with_extension("draft")
+}
+
 /// Makes a sparse file of `bytes` at `path` with an empty ext4 file system in it.
 fn format(path: &Path, bytes: u64, journal: bool) -> Result<File> {
     let failed = |e: ext4::Error| {

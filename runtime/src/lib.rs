@@ -122,4 +122,4 @@ pub use store::{
 pub use supervisor::Supervisor;
 pub use tool::Tool;
 pub use tsc::tsc_khz;
-pub use vmm::{Launch, launch};
+pub use vmm::{Launch, Place, Vmm, VmmChoice, choose as choose_vmm, launch};

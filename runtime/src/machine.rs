@@ -20,7 +20,7 @@ use crate::lease::Lease;
 use crate::log::Log;
 use crate::network::Guard;
 use crate::vmm::{self, Child, Ends, Launch, Monitor};
-use crate::{Accel, Class, Error, Network, Result, Spec, Store, Upper};
+use crate::{Accel, Class, Error, Hold, Network, Result, Spec, Store, Upper};
 
 pub(crate) use restore::Origin;
 pub(crate) use save::{MEMORY, STATE, UPPER, blocking};
@@ -45,11 +45,12 @@ pub struct Machine {
     console: Console,
     _guard: Option<Guard>,
     _lease: Option<Lease>,
+    _hold: Option<Hold>,
     monitor: Mutex<Monitor>,
     /// Its processors stand still, or are about to.
     stopped: AtomicBool,
-    /// Its memory, where that is not a copy of another's.
-    memory: Option<File>,
+    /// Its memory; nothing but a hole where that is the VMM's own, as it is in a copy.
+    memory: File,
     upper: PathBuf,
     booted_in: Duration,
 }
@@ -128,13 +129,13 @@ impl Machine {
         let guest = Guest::greet(vmm.take_agent()?);
         let guest = vmm.wait_for(guest, boot_max).await?;
         let upper = upper.path.clone();
-        Ok(Machine::new(vmm, guest, Some(memory), lease, upper, began))
+        Ok(Machine::new(vmm, guest, memory, lease, upper, began))
     }
 
     fn new(
         vmm: Vmm,
         guest: Guest,
-        memory: Option<File>,
+        memory: File,
         lease: Option<Lease>,
         upper: PathBuf,
         began: Instant,
@@ -147,12 +148,19 @@ impl Machine {
             console,
             _guard: guard,
             _lease: lease,
+            _hold: None,
             monitor: monitor.into(),
             stopped: AtomicBool::new(false),
             memory,
             upper,
             booted_in,
         }
+    }
+
+    /// Keeps the right to its image for as long as it lives.
+    pub(crate) fn holding(mut self, hold: Hold) -> Self {
+        self._hold = Some(hold);
+        self
     }
 
     /// From the start of the VMM to the agent's answer.
@@ -180,6 +188,29 @@ impl Machine {
     /// Starts a command; see [`Guest::exec`].
     pub async fn exec(&self, exec: Exec) -> Result<Running, NotRun> {
         self.guest.exec(exec).await
+    }
+
+    /// Stops the machine's processors until [`Machine::resume`]: time stands still in it, and its
+    /// memory is what it was.
+    ///
+    /// # Errors
+    /// `Host` where the VMM refuses.
+    pub async fn pause(&self) -> Result<()> {
+        match self.vmm.vmm() {
+            vmm::Vmm::Qemu => self.monitor.lock().await.stop().await,
+            vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor => self.vmm.pause().await,
+        }
+    }
+
+    /// Lets a paused machine go on.
+    ///
+    /// # Errors
+    /// As [`Machine::pause`].
+    pub async fn resume(&self) -> Result<()> {
+        match self.vmm.vmm() {
+            vmm::Vmm::Qemu => self.monitor.lock().await.go_on().await,
+            vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor => self.vmm.resume().await,
+        }
     }
 
     /// Waits for the guest's kernel to panic, and then for the machine to end of it, which it may

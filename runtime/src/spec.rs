@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use bundle::{Arch, Init};
 
-use crate::{Error, Forward, Kernel, Network, Result, Stored, tsc_khz};
+use crate::vmm::fits;
+use crate::{Error, Forward, Kernel, Network, Result, Stored, Vmm, tsc_khz};
 
 /// Virtual processors, at most: what a microvm's interrupt controller and our tests cover.
 pub const CPUS_MAX: u32 = 32;
@@ -93,6 +94,8 @@ pub struct Spec {
     pub arch: Arch,
     /// Who executes it.
     pub accel: Accel,
+    /// The program that runs it.
+    pub vmm: Vmm,
     /// Virtual processors, 1 to [`CPUS_MAX`].
     pub cpus: u32,
     /// Memory, MiB, [`MEMORY_MIB_MIN`] to [`MEMORY_MIB_MAX`].
@@ -137,6 +140,7 @@ impl Spec {
         Spec {
             arch: image.manifest.arch,
             accel,
+            vmm: Vmm::default(),
             // Under TCG a second processor makes a boot slower: 1.5 times the time, measured.
             cpus: 1,
             memory_mib: MEMORY_MIB_DEFAULT,
@@ -162,6 +166,7 @@ impl Spec {
             let (guest, host) = (self.arch, Arch::host());
             return Err(Error::host(format!("KVM of a {host} host runs no guests for {guest}")));
         }
+        fits(self.vmm, self)?;
         if !(1..=CPUS_MAX).contains(&self.cpus) {
             return Err(Error::usage(format!("{} cpus: 1 to {CPUS_MAX} are allowed", self.cpus)));
         }
@@ -247,6 +252,7 @@ pub(crate) fn example() -> Spec {
     Spec {
         arch: Arch::X86_64,
         accel: Accel::Tcg,
+        vmm: Vmm::default(),
         cpus: 1,
         memory_mib: 512,
         kernel: "/store/k/vmlinux".into(),

@@ -5,7 +5,6 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use imgtool_tests::{World, program, repository};
@@ -14,23 +13,6 @@ use imgtool_tests::{World, program, repository};
 const BOOT_MAX: &str = "--boot-timeout=120s";
 /// The guest's programs need no more.
 const MEMORY: &str = "--memory=64";
-
-/// Compiles the guest. It is 32-bit code, which needs no page tables, in the 64-bit ELF file that is
-/// expected of a kernel for this architecture.
-pub(crate) fn guest(world: &World) -> PathBuf {
-    let directory = repository().join("tests/guest");
-    let sources = ["start.S", "agent.c", "stream.c", "console.c", "vsock.c", "virtio.c"];
-    let code = "-m32 -march=i686 -mgeneral-regs-only -Os -ffreestanding -fno-pic -fno-stack-protector \
-                -fno-asynchronous-unwind-tables -Wall -Wextra -Werror";
-    let link = "-nostdlib -static -no-pie -Wl,--build-id=none -Wl,--no-warn-rwx-segments";
-    let mut gcc = world.command("gcc");
-    gcc.args(code.split_whitespace()).args(link.split_whitespace());
-    gcc.arg("-T").arg(directory.join("link.ld")).args(["-o", "guest.32"]);
-    gcc.args(sources.map(|name| directory.join(name)));
-    imgtool_tests::finish(gcc).ok();
-    world.run("objcopy", ["-O", "elf64-x86-64", "guest.32", "guest"]).ok();
-    world.path("guest")
-}
 
 /// A world with the guest and an image for its disk.
 struct Bare {
@@ -43,15 +25,16 @@ impl Bare {
     fn new() -> Self {
         let world = World::new();
         world.write("tree/etc/motd", "hello\n");
-        let guest = guest(&world).display().to_string();
+        let guest = world.path("guest").display().to_string();
+        world.run(repository().join("tests/guest/build"), [&guest]).ok();
         let image = super::broken::build(&world, &[]);
         Bare { world, guest, image }
     }
 
-    /// `imgrun run` under `accel`; the command is to be added.
-    fn run(&self, accel: &str, more: &[&str]) -> Command {
+    /// `imgrun run` as `how` says; the command is to be added.
+    fn run(&self, how: &str, more: &[&str]) -> Command {
         let mut command = self.world.command(program("imgrun"));
-        command.args(["run", "-q", "--accel", accel, BOOT_MAX, MEMORY]);
+        command.args(["run", "-q", BOOT_MAX, MEMORY]).args(how.split(' '));
         command.args(["--kernel", &self.guest]).args(more).arg(&self.image);
         command
     }
@@ -85,9 +68,9 @@ fn bytes() -> Vec<u8> {
     (0..600_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
-fn echoes(accel: &str) {
+fn echoes(how: &str) {
     let bare = Bare::new();
-    let mut cat = bare.run(accel, &["-i"]);
+    let mut cat = bare.run(how, &["-i"]);
     cat.args(["--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut cat = cat.spawn().unwrap();
     let feeder = feed(&mut cat, bytes());
@@ -98,7 +81,7 @@ fn echoes(accel: &str) {
     for (words, code, text) in
         [("exit 7", 7, ""), ("echo a guest", 0, "a guest\n"), ("nothing", 127, "")]
     {
-        let mut command = bare.run(accel, &[]);
+        let mut command = bare.run(how, &[]);
         command.arg("--").args(words.split(' '));
         let outcome = imgtool_tests::finish(command);
         assert_eq!(outcome.code, Some(code), "{outcome:#?}");
@@ -110,20 +93,38 @@ fn echoes(accel: &str) {
 #[test]
 fn the_wire_works_on_real_kvm() {
     require_kvm();
-    echoes("kvm");
+    echoes("--accel kvm --vmm qemu");
 }
 
 /// The same guest under emulation: what fails here as well has nothing to do with KVM.
 #[test]
 fn the_wire_works_without_a_kernel() {
-    echoes("tcg");
+    echoes("--accel tcg");
+}
+
+/// Of the VMMs that no registry has: where one is on `PATH`, it is driven.
+fn echoes_where_installed(vmm: &str) {
+    if World::new().run("sh", ["-c", &format!("command -v {vmm}")]).code != Some(0) {
+        // Not by eprintln, which is shown of tests that fail only.
+        let said = format!("SKIPPED: {vmm} is not on PATH: nothing is shown of its driver\n");
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
+        return;
+    }
+    require_kvm();
+    echoes(&format!("--accel kvm --vmm {vmm}"));
+}
+
+#[test]
+fn the_wire_works_on_firecracker_where_it_is_installed() {
+    echoes_where_installed("firecracker");
 }
 
 #[test]
 fn a_machine_on_real_kvm_stays_and_is_stopped() {
     require_kvm();
     let bare = Bare::new();
-    let accel = imgtool_tests::finish(bare.run("kvm", &["-d", "--json", "--name", "bare"])).ok();
+    let accel =
+        imgtool_tests::finish(bare.run("--accel kvm", &["-d", "--json", "--name", "bare"])).ok();
     assert!(accel.text().contains("\"accel\":\"kvm\""), "{accel:#?}");
     // Its memory is one: each command finds what the one before has left.
     assert_eq!(bare.exec("count").ok().text(), "1");

@@ -9,13 +9,16 @@ mod containers;
 mod debian;
 mod fresh;
 mod kept;
+mod machines;
 mod micro;
 mod minimal;
 mod network;
 mod registry;
 mod release;
+mod snapshots;
 mod steps;
 mod trial;
+mod uefi;
 
 use std::path::PathBuf;
 

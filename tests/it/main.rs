@@ -1,5 +1,6 @@
 //! Tests of the built binaries that need no virtual machine.
 
+mod api;
 mod build;
 mod container;
 mod debian;

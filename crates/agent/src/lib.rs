@@ -2,7 +2,8 @@
 //!
 //! # The stream
 //!
-//! One full-duplex byte stream: on QEMU the virtio-serial port [`PORT_NAME`]. It carries frames:
+//! One full-duplex byte stream: on QEMU the virtio-serial port [`PORT_NAME`], on other VMMs a
+//! connection of the host's to the vsock port [`VSOCK_PORT`]. It carries frames:
 //!
 //! ```text
 //! [len u32][channel u32][type u8][flags u8] payload      little-endian, len <= 65,536, flags = 0
@@ -85,6 +86,8 @@ pub const PROTOCOL_MIN: u16 = 1;
 pub const PROTOCOL_MAX: u16 = 1;
 /// The name of the virtio-serial port.
 pub const PORT_NAME: &str = "imgtool.agent";
+/// Where there is no such port: the vsock port that the agent listens on.
+pub const VSOCK_PORT: u32 = 1024;
 /// Where the agent lies in the guest.
 pub const GUEST_PATH: &str = "/usr/lib/imgtool/imgagent";
 /// At most this many commands at a time.

@@ -11,7 +11,8 @@ use imgrun::kept::{self, Intent, Kept};
 use imgrun::{
     Accel, AccelChoice, Cancel, Class, Decision, Error, Exec, Forward, Hold, Hostname, Kernel,
     KvmEvidence, MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Progress, Result, Snapshot, Spec,
-    Store, Stored, boot_max, check_exec, choose_accel, container, offer,
+    Store, Stored, Vmm, VmmChoice, boot_max, check_exec, choose_accel, choose_vmm, container,
+    offer,
 };
 use serde_json::{Value, json};
 
@@ -52,6 +53,10 @@ pub(super) struct Args {
     /// Who executes the guest: the processor (kvm) or QEMU (tcg); auto goes by what works here
     #[arg(long, value_name = "HOW", default_value = "auto")]
     accel: AccelArg,
+    /// The program that runs the machine: qemu, firecracker or cloud-hypervisor; auto takes qemu
+    /// where it is installed. The others run by KVM only, without a network
+    #[arg(long, value_name = "WHICH", default_value = "auto")]
+    vmm: VmmArg,
     /// Connect the machine: none, or user (outbound only; see below)
     #[arg(long, value_name = "HOW", default_value = "none")]
     network: NetworkArg,
@@ -133,6 +138,25 @@ impl From<AccelArg> for AccelChoice {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum VmmArg {
+    Auto,
+    Qemu,
+    Firecracker,
+    CloudHypervisor,
+}
+
+impl From<VmmArg> for VmmChoice {
+    fn from(arg: VmmArg) -> Self {
+        match arg {
+            VmmArg::Auto => VmmChoice::Auto,
+            VmmArg::Qemu => VmmChoice::Only(Vmm::Qemu),
+            VmmArg::Firecracker => VmmChoice::Only(Vmm::Firecracker),
+            VmmArg::CloudHypervisor => VmmChoice::Only(Vmm::CloudHypervisor),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum NetworkArg {
     None,
     User,
@@ -145,15 +169,6 @@ impl From<NetworkArg> for Network {
             NetworkArg::User => Network::User,
         }
     }
-}
-
-/// A machine that is up.
-struct Booted {
-    machine: Machine,
-    /// What it runs on, for `--json`.
-    base: Value,
-    image: Option<Stored>,
-    hold: Option<Hold>,
 }
 
 /// What a run came to.
@@ -177,10 +192,10 @@ impl Args {
 
     /// Makes a machine that stays, and starts it if `start`.
     pub(super) async fn detach(mut self, shell: &mut Shell, start: bool) -> Done {
-        let is_given = self.has_command();
+        let is_given = self.is_given();
         let mut exec = self.exec();
         check_exec(&exec)?;
-        let command = |exec: Exec| kept::Command {
+        let keep = |exec: Exec| kept::Command {
             argv: exec.argv,
             env: exec.env,
             cwd: exec.cwd,
@@ -190,14 +205,16 @@ impl Args {
         let (stem, intent, _hold) = match &self.from {
             Some(from) => {
                 let snapshot = Snapshot::get(&store, from)?;
-                configure(store.by_digest(snapshot.about.intent.image)?.as_ref(), true, &mut exec)?;
-                let command = is_given.then(|| command(exec));
+                if let Some(image) = store.by_digest(snapshot.about.intent.image)? {
+                    configure(&image, is_given, &mut exec)?;
+                }
+                let command = is_given.then(|| keep(exec));
                 (from.clone(), self.begin(&snapshot, command)?, None)
             }
             None => {
                 let (spec, image, kernel, hold) = self.prepare(shell).await?;
-                let has_command = configure(Some(&image), is_given, &mut exec)?;
-                let command = has_command.then(|| command(exec));
+                let has_command = configure(&image, is_given, &mut exec)?;
+                let command = has_command.then(|| keep(exec));
                 let hostname = self.hostname.as_ref();
                 let intent = Intent::new(&spec, &image, &kernel, hostname, command, self.rm);
                 (image.manifest.name.to_string(), intent, Some(hold))
@@ -235,12 +252,11 @@ impl Args {
             tty::require()?;
         }
         let streams = self.how.streams(self.json);
-        let is_given = self.has_command();
+        let is_given = self.is_given();
         let mut exec = self.exec();
         // Before anything is pulled or booted for nothing.
         check_exec(&exec)?;
-        let Booted { mut machine, base, image, hold: _hold } = self.machine(shell).await?;
-        configure(image.as_ref(), is_given, &mut exec)?;
+        let (mut machine, base, _hold) = self.machine(shell, is_given, &mut exec).await?;
         let began = Instant::now();
         let boot = machine.booted_in();
         let outcome = session(machine.exec(exec), machine.panicked(), streams, shell).await;
@@ -256,24 +272,38 @@ impl Args {
         Ok(Report { base, boot, exec, outcome })
     }
 
-    /// The machine that goes with the command, and what it runs on.
-    async fn machine(&self, shell: &mut Shell) -> Result<Booted> {
+    /// Whether there is a command; with --from it may have come in the image's place.
+    fn is_given(&self) -> bool {
+        !self.command.is_empty() || self.from.is_some() && self.image.is_some()
+    }
+
+    /// The machine that goes with the command, and what it runs on. What its image says of how it
+    /// is run is added to `exec`.
+    async fn machine(
+        &self,
+        shell: &mut Shell,
+        is_given: bool,
+        exec: &mut Exec,
+    ) -> Result<(Machine, Value, Option<Hold>)> {
         let store = shell.store().await?;
         if let Some(from) = &self.from {
             let snapshot = Snapshot::get(&store, from)?;
+            let intent = &snapshot.about.intent;
+            if let Some(image) = store.by_digest(intent.image)? {
+                configure(&image, is_given, exec)?;
+            }
             let limit = self.boot_timeout.unwrap_or(boot_max(snapshot.accel()?));
             let machine = snapshot.start(&store, self.hostname.as_ref(), &self.port, limit);
             let machine = shell.unless_interrupted(machine).await?;
-            let intent = &snapshot.about.intent;
-            let image = store.by_digest(intent.image)?;
-            return Ok(Booted { machine, base: base(intent), image, hold: None });
+            return Ok((machine, base(intent), None));
         }
         let (spec, image, kernel, hold) = self.prepare(shell).await?;
+        configure(&image, is_given, exec)?;
         let limit = self.boot_timeout.unwrap_or(boot_max(spec.accel));
         let machine = Machine::boot(&store, &spec, limit);
         let machine = shell.unless_interrupted(machine).await?;
         let base = base(&Intent::new(&spec, &image, &kernel, None, None, true));
-        Ok(Booted { machine, base, image: Some(image), hold: Some(hold) })
+        Ok((machine, base, Some(hold)))
     }
 
     /// What a machine is to be that begins at `snapshot`; without a command of its own it has that
@@ -298,7 +328,9 @@ impl Args {
         let accel = self.accel.into();
         let Decision { accel, note } =
             choose_accel(accel, image.manifest.arch, || KvmEvidence::gather(false))?;
-        let spec = self.spec(&image, &kernel, accel);
+        let mut spec = self.spec(&image, &kernel, accel);
+        let arch = spec.arch;
+        spec.vmm = choose_vmm(self.vmm.into(), &spec, |vmm| vmm.is_installed(arch))?;
         spec.check()?;
         if let Some(note) = note {
             shell.progress.note(note);
@@ -352,10 +384,6 @@ impl Args {
         spec
     }
 
-    fn has_command(&self) -> bool {
-        !self.command.is_empty() || self.from.is_some() && self.image.is_some()
-    }
-
     fn exec(&mut self) -> Exec {
         let mut command = std::mem::take(&mut self.command);
         if self.from.is_some() {
@@ -369,16 +397,16 @@ impl Args {
 fn base(intent: &Intent) -> Value {
     json!({
         "image": intent.image_title, "digest": intent.image, "kernel": intent.kernel_title,
-        "accel": intent.accel,
+        "accel": intent.accel, "vmm": intent.vmm,
     })
 }
 
 /// Adds what a container image says of how it is run; returns whether there is a command then.
-fn configure(image: Option<&Stored>, is_given: bool, exec: &mut Exec) -> Result<bool> {
-    let config = image.and_then(|image| image.manifest.boot.as_ref()?.config.as_ref());
+fn configure(image: &Stored, is_given: bool, exec: &mut Exec) -> Result<bool> {
+    let config = image.manifest.boot.as_ref().and_then(|boot| boot.config.as_ref());
     let Some(config) = config else { return Ok(is_given) };
     container::apply(config, is_given, exec);
-    check_exec(exec).map_err(|e| e.within("with what the image says of itself"))?;
+    check_exec(exec).map_err(|e| e.within(image.title()))?;
     Ok(is_given || !(config.entrypoint.is_empty() && config.cmd.is_empty()))
 }
 

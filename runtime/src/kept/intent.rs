@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::INTENT;
 
-use crate::{Accel, Error, Hold, Hostname, Kernel, Network, Result, Spec, Store, Stored};
+use crate::{Accel, Error, Hold, Hostname, Kernel, Network, Result, Spec, Store, Stored, Vmm};
 
 /// The only layout of `machine.json` so far.
 pub(super) const SCHEMA: u32 = 1;
@@ -27,6 +27,9 @@ pub struct Intent {
     pub kernel_title: String,
     /// Who executes it: `kvm` or `tcg`.
     pub accel: String,
+    /// The program that runs it, as [`crate::Vmm`] names them.
+    #[serde(default = "default_vmm")]
+    pub vmm: String,
     /// Virtual processors.
     pub cpus: u32,
     /// Memory, MiB.
@@ -103,6 +106,7 @@ impl Intent {
             kernel: kernel.vmlinux.clone(),
             kernel_title: kernel.title.clone(),
             accel: spec.accel.name().to_string(),
+            vmm: spec.vmm.name().to_string(),
             cpus: spec.cpus,
             memory_mib: spec.memory_mib,
             upper_bytes: spec.upper_bytes,
@@ -137,6 +141,7 @@ impl Intent {
             Some(_) => Spec::with_tsc_khz(&image, &kernel, self.accel()?, None),
             None => Spec::new(&image, &kernel, self.accel()?),
         };
+        spec.vmm = Vmm::from_name(&self.vmm).ok_or_else(|| unknown(&self.vmm))?;
         spec.cpus = self.cpus;
         spec.memory_mib = self.memory_mib;
         spec.upper_bytes = self.upper_bytes;
@@ -168,6 +173,11 @@ impl Intent {
 
 fn unknown(word: &str) -> Error {
     Error::input(format!("{INTENT}: what is {word:?}?"))
+}
+
+/// Of machines that were made before there was a choice.
+fn default_vmm() -> String {
+    Vmm::default().name().to_string()
 }
 
 /// Seconds since 1970.

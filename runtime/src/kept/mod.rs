@@ -29,6 +29,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::{UnixListener, UnixStream};
 
 use self::intent::SCHEMA;
+use crate::disk;
 use crate::lease::{Lease, is_still};
 use crate::{Class, Error, Guest, Hold, Hostname, Progress, Result, Spec, Store, Stored};
 
@@ -334,19 +335,30 @@ impl Kept {
         self.remove_own(turn.map_err(|e| e.hint("imgrun stop ends it; rm --force does both"))?)
     }
 
-    /// Removes machines that were to go when they end, and whose supervisor was killed before.
+    /// Removes machines that were to go when they end, and whose supervisor was killed before; and
+    /// those that can never begin.
     pub(crate) fn sweep(store: &Store) -> Result<()> {
         // One that can not be read must not keep anybody from the store.
         let all = Self::each(store)?.into_iter().flatten().flatten();
-        for kept in all.filter(|kept| kept.intent.remove) {
-            // Without a disk it was never started.
-            if kept.upper().exists()
+        for kept in all {
+            if kept.is_litter()
                 && let Some(turn) = kept.take_turn()?
             {
                 kept.remove_own(turn)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether nobody wants it, unless it runs or is being started.
+    fn is_litter(&self) -> bool {
+        let has_disk = self.upper().exists();
+        // Without a disk it was never started.
+        let was_started = has_disk || disk::draft(&self.upper()).exists();
+        // Where it was to begin is gone with who wanted it.
+        let begin = self.intent.begin.as_ref();
+        let lost = begin.is_some_and(|begin| !has_disk && !begin.snapshot.exists());
+        self.intent.remove && was_started || lost
     }
 
     /// As [`Kept::remove`], for who has the right to run it.

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::save::{MEMORY, STATE, UPPER, blocking};
-use super::{Machine, Vmm, check_memory};
+use super::{Machine, Vmm, check_memory, memory};
+use crate::disk;
 use crate::guest::{Identity, Kept};
 use crate::lease::Lease;
 use crate::log::Log;
@@ -47,7 +48,7 @@ impl Machine {
     ) -> Result<(Machine, Option<Running>)> {
         check_memory(spec)?;
         let began = Instant::now();
-        let draft = Upper { path: upper.path.with_extension("draft"), kept: upper.kept };
+        let draft = Upper { path: disk::draft(&upper.path), kept: upper.kept };
         copy_disk(&origin.dir.join(UPPER), &draft.path).await?;
         let durable = durable(&draft);
         let state = origin.dir.join(STATE);
@@ -69,7 +70,8 @@ impl Machine {
         durable.await?;
         let failed = |e| Error::io(upper.path.display(), e);
         fs::rename(&draft.path, &upper.path).map_err(failed)?;
-        let machine = Machine::new(vmm, guest, None, lease, upper.path.clone(), began);
+        let machine =
+            Machine::new(vmm, guest, memory(spec.memory_mib)?, lease, upper.path.clone(), began);
         Ok((machine, command))
     }
 }

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use super::Machine;
 use crate::replica::Replica;
-use crate::vmm::Monitor;
+use crate::vmm::{Monitor, Vmm};
 use crate::{Error, Result};
 
-/// The machine's memory; all holes where that is in the state.
+/// The machine's memory; nothing but a hole where that is in the state.
 pub(crate) const MEMORY: &str = "memory";
 /// Its processors and devices.
 pub(crate) const STATE: &str = "state";
@@ -45,6 +45,10 @@ impl Machine {
     /// `Guest` where its agent does not answer or is too old to go on as a copy; `Host` where
     /// something can not be written, or the VMM refuses.
     pub(crate) async fn save(&self, into: &Path) -> Result<Saved> {
+        if self.vmm.vmm() != Vmm::Qemu {
+            let why = format!("machines of {} can not be saved", self.vmm.program());
+            return Err(Error::host(why).hint("start it with --vmm qemu"));
+        }
         if !self.guest.ack().restores {
             let why = "the agent in the image can not go on as a copy of itself";
             return Err(Error::guest(why).hint("build the image with this version's imgtool"));
@@ -72,12 +76,7 @@ impl Machine {
 
     /// Copies the memory and the disk of a machine that runs.
     async fn copy(&self, into: &Path) -> Result<[Replica; 2]> {
-        let none = || rustix::fs::memfd_create("imgrun-none", rustix::fs::MemfdFlags::CLOEXEC);
-        let memory = match &self.memory {
-            Some(memory) => memory.try_clone(),
-            // It is private to the VMM, and goes into the state.
-            None => none().map(File::from).map_err(std::io::Error::from),
-        };
+        let memory = self.memory.try_clone();
         let memory = memory.map_err(|e| Error::host("the machine's memory").because(e))?;
         let upper = File::open(&self.upper).map_err(|e| Error::io(self.upper.display(), e))?;
         let (to_memory, to_upper) = (into.join(MEMORY), into.join(UPPER));

@@ -316,7 +316,7 @@ impl Snapshot {
             Some(hostname) => hostname.clone(),
             None => Hostname::from_name(&format!("{}-{random}", self.name)),
         };
-        let (mut spec, _hold) = self.intent().spec(store, &name)?;
+        let (mut spec, hold) = self.intent().spec(store, &name)?;
         spec.forwards = forwards.to_vec();
         spec.check()?;
         let origin = self.origin(&spec)?;
@@ -326,7 +326,7 @@ impl Snapshot {
         if let Some(command) = command {
             tokio::spawn(command.ignored());
         }
-        Ok(machine)
+        Ok(machine.holding(hold))
     }
 
     /// How its machines are executed.

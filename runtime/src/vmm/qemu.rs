@@ -10,7 +10,7 @@ use std::path::Path;
 
 use bundle::Arch;
 
-use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch, MEMORY_FD, MONITOR_FD};
+use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch, MEMORY_FD, MONITOR_FD, Vmm};
 use crate::network::{GATEWAY, GUEST, NAMESERVER};
 use crate::{Accel, Forward, Network, Spec, Upper};
 
@@ -86,7 +86,7 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Upper>, from: Option<&Path>) ->
         // Nobody runs before we say so.
         args.push("-S".to_string());
     }
-    Launch { program: binary(spec.arch).to_string(), args }
+    Launch { vmm: Vmm::Qemu, program: binary(spec.arch).to_string(), args, place: None }
 }
 
 /// The root must be the first block device that the kernel finds, `/dev/vda`. A microvm's kernel is

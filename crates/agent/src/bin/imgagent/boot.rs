@@ -39,8 +39,7 @@ fn start() -> Result<Infallible, String> {
     }
     mount_at("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755")?;
     mount_at("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755")?;
-    let text = fs::read_to_string("/proc/cmdline").map_err(|e| format!("/proc/cmdline: {e}"))?;
-    let words = cmdline::parse(&text)?;
+    let words = cmdline::read()?;
     let upper =
         overlay::enter(words.upper.as_deref(), words.plain_upper, &["/proc", "/sys", "/dev"])?;
     name_host(&words)?;
@@ -48,12 +47,12 @@ fn start() -> Result<Infallible, String> {
         network::configure(network)?;
     }
     match words.init {
-        Init::Agent => serve(upper),
+        Init::Agent => serve(upper, words.vsock),
         Init::Systemd => exec_systemd(),
     }
 }
 
-fn serve(upper: OwnedFd) -> Result<Infallible, String> {
+fn serve(upper: OwnedFd, vsock: bool) -> Result<Infallible, String> {
     let tmp = MountFlags::NOSUID | MountFlags::NODEV;
     mount_at("devpts", "/dev/pts", MountFlags::NOSUID, c"mode=0620,gid=5,ptmxmode=0666")?;
     mount_at("tmpfs", "/dev/shm", tmp, c"mode=1777")?;
@@ -65,7 +64,7 @@ fn serve(upper: OwnedFd) -> Result<Infallible, String> {
         let _ = std::os::unix::fs::symlink(target, link);
     }
     network::loopback_up()?;
-    let port = port::open()?;
+    let port = port::open(vsock)?;
     let server = Server::new(port, Setting::Init).map_err(|e| format!("cannot serve: {e}"))?;
     server.keep_upper(upper).run().map_err(|e| format!("serving: {e}"))?;
     Err("the host's port is gone".into())

@@ -6,16 +6,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use agent::{
-    Ack, CHANNELS_MAX, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Fault, FaultCode, Frame, Hello,
-    HostEvent, Message, PROTOCOL_MAX, PROTOCOL_MIN, ProtocolError, Restore, Restored, Shutdown,
-    Status, Stream,
+    Ack, CHANNELS_MAX, Fault, FaultCode, Frame, Hello, HostEvent, Message, PROTOCOL_MAX,
+    PROTOCOL_MIN, ProtocolError, Restore, Restored, Shutdown, Status, Stream,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 
-use crate::command::Command;
+use crate::command::{BATCH_BYTES, Command};
 use crate::host::{Heard, Host};
+use crate::port::Port;
 use crate::{clock, identity, power, sys};
 
 /// Where this program runs.
@@ -34,7 +34,7 @@ pub(crate) struct Server {
     host: Host,
     children: OwnedFd,
     commands: BTreeMap<u32, Command>,
-    /// One frame of output.
+    /// What was read of an output.
     buffer: Vec<u8>,
     /// The upper file system, to be closed properly at the end.
     upper: Option<OwnedFd>,
@@ -52,13 +52,13 @@ enum Ready {
 }
 
 impl Server {
-    pub(crate) fn new(stream: OwnedFd, setting: Setting) -> io::Result<Self> {
+    pub(crate) fn new(port: Port, setting: Setting) -> io::Result<Self> {
         Ok(Server {
             setting,
-            host: Host::new(stream, setting != Setting::Socket)?,
+            host: Host::new(port, setting != Setting::Socket)?,
             children: sys::child_events()?,
             commands: BTreeMap::new(),
-            buffer: vec![0; FRAME_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX],
+            buffer: vec![0; BATCH_BYTES],
             upper: None,
             over: false,
         })
@@ -69,7 +69,7 @@ impl Server {
         self
     }
 
-    /// Serves until the stream ends; a virtio port never does.
+    /// Serves until the stream ends; a machine's never does.
     pub(crate) fn run(mut self) -> io::Result<()> {
         while !self.over {
             self.host.flush()?;

@@ -1,5 +1,5 @@
 //! The system calls that have no safe form: signals by number, a signal descriptor, work between
-//! fork and exec.
+//! fork and exec, vsock addresses.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_uint, c_ulong};
@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use agent::SEED_BYTES;
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 
 pub(crate) const SIGHUP: i32 = 1;
 pub(crate) const SIGKILL: i32 = 9;
@@ -136,5 +137,34 @@ pub(crate) fn before_exec(
     // whatever is allowed before the fork is allowed after it.
     unsafe {
         command.pre_exec(move || reset_signals().and_then(|()| prepare()));
+    }
+}
+
+/// vsock(7)'s `struct sockaddr_vm`.
+#[repr(C)]
+pub(crate) struct VsockAddress {
+    family: u16,
+    reserved: u16,
+    port: u32,
+    cid: u32,
+    zero: [u8; 4],
+}
+
+impl VsockAddress {
+    /// To listen on `port`, whoever we are for the host.
+    pub(crate) fn any(port: u32) -> Self {
+        const VMADDR_CID_ANY: u32 = u32::MAX;
+        let family = rustix::net::AddressFamily::VSOCK.as_raw();
+        VsockAddress { family, reserved: 0, port, cid: VMADDR_CID_ANY, zero: [0; 4] }
+    }
+}
+
+// SAFETY: it is laid out as the kernel's structure, and lives as long as the call.
+unsafe impl SocketAddrArg for VsockAddress {
+    unsafe fn with_sockaddr<R>(
+        &self,
+        f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
+    ) -> R {
+        f(std::ptr::from_ref(self).cast(), size_of::<Self>() as SocketAddrLen)
     }
 }

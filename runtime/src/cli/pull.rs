@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bundle::{Arch, Kind};
 use imgrun::feed::{Feed, Flags};
 use imgrun::oci::{Access, Reference};
-use imgrun::offer::Offer;
+use imgrun::offer::{self, Offer};
 use imgrun::pull::{Options, Pulled, Wanted, kernel_of, parse_rate};
 use imgrun::{Cancel, Error, Imported, Progress, Result, Store, Unit, container};
 use serde_json::{Value, json};
@@ -162,6 +162,9 @@ impl Args {
                 Named::Bundle(wanted) => wanted,
                 Named::Container(image) => {
                     self.check_flags()?;
+                    if Feed::is_any_known()? {
+                        offer::default_kernel(store, self.arch, progress, cancel)?;
+                    }
                     let access = Access::of_user(None, false)?;
                     let made = container::pull(store, image, self.arch, &access, progress, cancel)?;
                     all.push(Here::Made(made));

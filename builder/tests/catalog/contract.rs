@@ -1,6 +1,7 @@
 //! One contract for all stores, on real servers.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Barrier;
 
 use imgrun::depot::{Depot, Http, open_bucket};
@@ -8,7 +9,7 @@ use imgrun::{Class, Progress, Unit};
 use imgtool::depot::probe::{Verdict, probe};
 use imgtool::depot::{self, Artifacts, Body, Bucket, Login, Put, Writable};
 
-use imgtool::oci::Access;
+use imgtool::oci::{Access, Registries};
 
 use crate::servers::{LOGIN, Server};
 use crate::world::{World, finish};
@@ -242,6 +243,22 @@ fn a_registry_keeps_the_contract_but_for_one_writer() {
     let depot = Artifacts::open(&address, &Access::default()).unwrap();
     writes(&world, &depot, false);
     assert!(matches!(probe(&depot).unwrap(), Verdict::Broken(_)));
+    // As a host reads it: through a mirror, and from the registry itself.
+    let mirror = Server::registry(&world.path("registry"));
+    let registries = format!(
+        "[host.\"127.0.0.1:{}\"]\nmirrors = [\"127.0.0.1:{}\"]\n",
+        server.port, mirror.port
+    );
+    let registries = Registries::parse(&registries, Path::new("registries.toml")).unwrap();
+    let access = Access { registries, ..Access::default() };
+    depot.put_new("targets/read", Body::Bytes(b"0123456789")).unwrap();
+    let ways = imgrun::depot::Artifacts::ways(&address, &access).unwrap();
+    let titles: Vec<String> = ways.iter().map(|way| way.title()).collect();
+    assert_eq!(titles, [format!("{address} by 127.0.0.1:{}", mirror.port), address]);
+    for way in &ways {
+        reads(way, "targets/read", b"0123456789");
+        assert!(way.sends_parts());
+    }
 }
 
 /// An upload that was cut goes on: it is completed, and no second one is begun. (Parts that are there

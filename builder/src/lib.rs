@@ -10,16 +10,15 @@ pub mod kernel;
 pub mod lint;
 pub mod lock;
 pub mod pack;
-pub mod packages;
 pub mod plan;
 pub mod publish;
 pub mod recipe;
 pub mod render;
-pub mod sbom;
 pub mod sign;
 pub mod source;
 pub mod step;
 pub mod trial;
 
 use imgrun::patience;
-pub use imgrun::{Class, Error, Result, cache, date, image, inject, oci, rootfs, tar};
+pub use imgrun::{Class, Error, Result};
+pub use imgrun::{cache, date, image, inject, oci, packages, rootfs, sbom, tar};

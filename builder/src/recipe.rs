@@ -24,7 +24,7 @@ pub use variables::{VARIABLES, Variables};
 use wire::{At, Wire, WireBootstrap, WireSource};
 
 /// The kernel of a recipe that names none.
-pub const DEFAULT_KERNEL: &str = "generic-6.1";
+pub use imgrun::KERNEL_DEFAULT as DEFAULT_KERNEL;
 /// A recipe is at most this many bytes long.
 pub const RECIPE_BYTES_MAX: u64 = 1 << 20;
 /// An image is at most this many bytes large: ext4 with 4 KiB blocks and 32-bit block numbers.

@@ -39,10 +39,10 @@ impl Agent {
                 Arch::X86_64 => ("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"),
                 Arch::Aarch64 => ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
             };
-            return Err(Error::host(format!("this imgtool carries no guest agent for {arch}"))
+            return Err(Error::host(format!("this program carries no guest agent for {arch}"))
                 .hint(format!(
-                    "apt-get install {gcc} {libc}, rustup target add {triple}, and build imgtool \
-                     again; or give an agent with --agent"
+                    "apt-get install {gcc} {libc}, rustup target add {triple}, and build it \
+                     again; to imgtool an agent can be given: --agent"
                 )));
         }
         Ok(Agent { program: program.into() })

@@ -13,6 +13,7 @@ use bundle::{Digest, Hasher};
 
 use crate::{Error, Result};
 
+pub use bundle::ImageConfig;
 pub use pipe::Pipe;
 
 /// A layer is at most this long once it is decompressed: 64 GiB.
@@ -54,21 +55,6 @@ pub struct Resolved {
     pub digest: Digest,
     /// How the image wants to be run, where it is an image.
     pub config: Option<ImageConfig>,
-}
-
-/// How an image wants to be run (OCI image specification, "config").
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageConfig {
-    /// `NAME=value` each.
-    pub env: Vec<String>,
-    /// The program and its first arguments.
-    pub entrypoint: Vec<String>,
-    /// More arguments, or the program where there is no entrypoint.
-    pub cmd: Vec<String>,
-    /// `user[:group]`, names or numbers; empty is root.
-    pub user: String,
-    /// The directory to start in; empty is `/`.
-    pub workdir: String,
 }
 
 impl Layer {

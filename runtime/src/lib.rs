@@ -56,6 +56,7 @@ pub mod cache;
 mod cancel;
 pub mod catalog;
 mod console;
+pub mod container;
 pub mod date;
 pub mod depot;
 mod disk;
@@ -76,12 +77,14 @@ mod machine;
 mod network;
 pub mod oci;
 pub mod offer;
+pub mod packages;
 pub mod patience;
 mod progress;
 pub mod pull;
 mod replica;
 pub mod retry;
 pub mod rootfs;
+pub mod sbom;
 mod snapshot;
 mod spec;
 mod store;
@@ -113,7 +116,8 @@ pub use spec::{
     MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT,
 };
 pub use store::{
-    Damage, Garbage, Hold, Imported, KEEP_DEFAULT, Kernel, KernelNaming, Store, Stored,
+    Container, Damage, Garbage, Hold, Imported, KEEP_DEFAULT, KERNEL_DEFAULT, Kernel, KernelNaming,
+    Store, Stored,
 };
 pub use supervisor::Supervisor;
 pub use tool::Tool;

@@ -15,10 +15,12 @@ mod machines;
 mod micro;
 mod minimal;
 mod network;
+mod registry;
 mod release;
 mod snapshots;
 mod steps;
 mod trial;
+mod uefi;
 
 use std::path::PathBuf;
 

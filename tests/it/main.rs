@@ -2,6 +2,7 @@
 
 mod api;
 mod build;
+mod container;
 mod debian;
 mod export;
 mod flatten;

@@ -130,6 +130,7 @@ impl Shell {
             biased;
             _ = self.interrupts.next() => {
                 cancel.cancel();
+                imgrun::interrupt::raise();
                 // A second interrupt does not wait, nor do we for a server that keeps silent; what is
                 // left then is swept at the next start.
                 tokio::select! {
@@ -154,6 +155,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return fail(&Error::host("the event loop").because(e), None),
     };
+    if let Err(e) = imgrun::interrupt::listen() {
+        return fail(&e, None);
+    }
     runtime.block_on(perform(cli))
 }
 

@@ -19,7 +19,7 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
 /// What may arrive past `--timeout`, bytes: an honest guest has its pipes' and our windows'
 /// contents left, a fraction of this.
-const LATE_BYTES_MAX: u64 = 8 << 20;
+const LATE_BYTES_MAX: u64 = 16 << 20;
 
 /// What ends a shell's program whose reader went away: 128 + SIGPIPE.
 const EXIT_PIPE: u8 = 141;

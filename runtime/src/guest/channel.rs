@@ -1,9 +1,12 @@
 //! What we know of one command: its streams, what it may still send, how it ended.
 
-use agent::{Exit, Fault, Message, ProtocolError, Received, Sending, Stream};
+use agent::{Exit, Fault, Message, ProtocolError, Received, Sending, Stream, WINDOW_BYTES};
 
 use super::protocol;
 use crate::{Error, Result};
+
+/// What may be on the way of a stream that flows, bytes: so that the guest seldom waits for credit.
+const WIDE_WINDOW_BYTES: u32 = 8 * WINDOW_BYTES;
 
 /// One command's channel.
 #[derive(Debug, Default)]
@@ -34,14 +37,27 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    fn arrived(&mut self, bytes: &[u8]) -> Result<()> {
+    fn arrived(&mut self, bytes: Vec<u8>) -> Result<()> {
         if self.ended {
             return Err(broken("data after the end of its stream"));
         }
         self.window.arrived(bytes.len()).map_err(protocol)?;
-        self.bytes.extend_from_slice(bytes);
         self.ended = bytes.is_empty();
+        match self.bytes.is_empty() {
+            true => self.bytes = bytes,
+            false => self.bytes.extend_from_slice(&bytes),
+        }
         Ok(())
+    }
+
+    /// Whether its window is wide.
+    pub(super) fn is_wide(&self) -> bool {
+        self.window.size() > WINDOW_BYTES
+    }
+
+    /// Makes the window wide.
+    pub(super) fn widen(&mut self) {
+        self.window.widen(WIDE_WINDOW_BYTES);
     }
 
     /// Takes what is there, with the credit to send for it, if any.
@@ -83,7 +99,7 @@ impl Channel {
             (Message::Started { pid }, None) => self.started = Some(pid),
             (Message::Error(fault), None) => self.end = Some(End::Fault(fault)),
             (Message::Data(stream @ (Stream::Stdout | Stream::Stderr), bytes), Some(_)) => {
-                self.inbox(stream).arrived(&bytes)?;
+                self.inbox(stream).arrived(bytes)?;
             }
             (Message::Credit { stream: Stream::Stdin, bytes }, Some(_)) => self.stdin.credit(bytes),
             (Message::Exit(exit), Some(_)) => {

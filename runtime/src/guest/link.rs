@@ -21,6 +21,9 @@ pub(super) const OUT_BYTES_MAX: usize = 4 << 20;
 /// Standard input waits while this much is unwritten, bytes.
 const OUT_STDIN_BYTES_MAX: usize = 256 << 10;
 
+/// Streams that may have much on the way, at a time.
+const WIDE_WINDOWS_MAX: usize = 4;
+
 const SIGKILL: u8 = 9;
 
 /// A session's state.
@@ -285,6 +288,16 @@ impl State {
         }
     }
 
+    /// Lets much of a stream be on the way that flows, and is taken: where not too many do.
+    fn widen(&mut self, channel: u32, stream: Stream) {
+        let wide = |c: &Channel| usize::from(c.stdout.is_wide()) + usize::from(c.stderr.is_wide());
+        if self.channels.values().map(wide).sum::<usize>() < WIDE_WINDOWS_MAX
+            && let Some(channel) = self.channels.get_mut(&channel)
+        {
+            channel.inbox(stream).widen();
+        }
+    }
+
     fn alive(&self) -> Result<()> {
         self.failure.as_ref().map_or(Ok(()), |why| Err(Error::guest(why.clone())))
     }
@@ -370,6 +383,9 @@ impl Handle {
             }
         });
         let Some((bytes, credit)) = taken.await? else { return Ok(None) };
+        if credit.is_some() {
+            self.link.lock().widen(self.id, stream);
+        }
         if let Some(credit) = credit {
             // Where the session has failed, what arrived before is still worth having.
             let _ = self.send(&Message::Credit { stream, bytes: credit });

@@ -37,7 +37,7 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// An agent reads all that it is sent in this time.
 const HEAR_MAX: Duration = Duration::from_secs(10);
 /// Bytes read at a time.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 256 * 1024;
 
 /// A session with the agent of a machine.
 #[derive(Debug)]
@@ -199,21 +199,19 @@ async fn receive<S: AsyncRead>(
     link: Arc<Link>,
     mut read: ReadHalf<S>,
     mut wire: FromAgent,
-    mut bytes: Vec<u8>,
+    mut buffer: Vec<u8>,
 ) {
-    let mut buffer = vec![0; READ_BYTES];
+    let mut n = buffer.len();
+    buffer.resize(READ_BYTES.max(n), 0);
     loop {
-        let mut input = &bytes[..];
+        let mut input = &buffer[..n];
         if let Err(e) = link.receive(&mut wire, &mut input) {
             return link.fail(&e.to_string());
         }
-        match read.read(&mut buffer).await {
+        n = match read.read(&mut buffer).await {
             Ok(0) => return link.fail("the machine ended"),
-            Ok(n) => {
-                bytes.clear();
-                bytes.extend_from_slice(&buffer[..n]);
-            }
+            Ok(n) => n,
             Err(e) => return link.fail(&lost(e).to_string()),
-        }
+        };
     }
 }

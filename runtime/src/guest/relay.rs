@@ -20,7 +20,7 @@ use crate::Result;
 
 /// Frames that wait for a client, bytes. Its windows keep an honest client's far below; who reads
 /// none of them is sent away.
-const CLIENT_BYTES_MAX: usize = 8 << 20;
+const CLIENT_BYTES_MAX: usize = 16 << 20;
 const SIGKILL: u8 = 9;
 
 /// What a client came for, once it went.

@@ -34,7 +34,7 @@ impl Running {
     }
 
     /// Waits until the command ended. What it wrote must be read at the same time: it stops when
-    /// 256 KiB of a stream are not taken. Safe to give up and to call again.
+    /// 256 KiB of a stream (2 MiB of one that flowed) are not taken. Safe to give up and to call again.
     ///
     /// # Errors
     /// `Guest` where the machine ended first or broke the protocol.

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use bundle::{Arch, Digest, Kind, Name};
 
 use super::{Store, Stored};
+use crate::cache::{Cache, Inventory, Item};
+use crate::date;
 use crate::kept::Kept;
 use crate::lease::is_still;
 use crate::{Error, Progress, Result, Snapshot};
@@ -24,6 +26,8 @@ pub struct Garbage {
     pub bundles: Vec<Stored>,
     /// Beginnings of pulls that nobody has gone on with for a week.
     pub drafts: Vec<PathBuf>,
+    /// Layers of container images, and what belongs to them, that nobody has used for a week.
+    pub layers: Vec<Item>,
 }
 
 /// A bundle in use: until this is dropped, [`Store::garbage`] passes it over.
@@ -86,7 +90,18 @@ impl Store {
         let old =
             |changed: SystemTime| now.duration_since(changed).is_ok_and(|age| age > DRAFT_AGE_MAX);
         let drafts = self.drafts()?.into_iter().filter(|(_, changed)| old(*changed));
-        Ok(Garbage { bundles, drafts: drafts.map(|(dir, _)| dir).collect() })
+        let drafts = drafts.map(|(dir, _)| dir).collect();
+        Ok(Garbage { bundles, drafts, layers: self.prune_layers(true)? })
+    }
+
+    /// Removes the layers that nobody has used for a week, or only names them.
+    fn prune_layers(&self, dry_run: bool) -> Result<Vec<Item>> {
+        if !self.layers().exists() {
+            return Ok(Vec::new());
+        }
+        let cache = Cache::open(&self.layers())?;
+        let before = date::now().saturating_sub(DRAFT_AGE_MAX.as_secs());
+        Ok(Inventory::read(&cache)?.prune(before, dry_run)?.removed)
     }
 
     /// Removes it, but what somebody has begun to use meanwhile. Returns what is gone.
@@ -114,6 +129,9 @@ impl Store {
             if self.remove_draft(&draft)? {
                 gone.drafts.push(draft);
             }
+        }
+        if !garbage.layers.is_empty() {
+            gone.layers = self.prune_layers(false)?;
         }
         Ok(gone)
     }

@@ -230,7 +230,8 @@ fn a_terminal_echoes_resizes_and_ends() {
 #[test]
 fn a_slow_reader_stalls_only_itself() {
     let mut client = Client::start();
-    client.begin(1, sh("head -c 1000000 /dev/zero"));
+    // More than a window and the pipe hold, so that it can not end before it is read.
+    client.begin(1, sh("head -c 4000000 /dev/zero"));
     let mut received = 0;
     while received < WINDOW_BYTES as usize {
         let (1, Message::Data(Stream::Stdout, bytes)) = client.next() else { panic!("no data") };
@@ -241,7 +242,7 @@ fn a_slow_reader_stalls_only_itself() {
     let result = client.finish(2);
     assert_eq!((result.stdout.len(), result.exit), (500_000, code(3)));
     client.send(1, Message::Credit { stream: Stream::Stdout, bytes: received as u32 });
-    assert_eq!(received + client.finish(1).stdout.len(), 1_000_000);
+    assert_eq!(received + client.finish(1).stdout.len(), 4_000_000);
 }
 
 #[test]

@@ -17,8 +17,9 @@ pub(crate) enum Init {
 pub(crate) struct Words {
     /// `imgtool.init=agent|systemd`
     pub(crate) init: Init,
-    /// `imgtool.upper=SERIAL`: the disk whose file system takes what is written; memory if absent.
-    /// `/dev/NAME` where the VMM gives disks no serial of ours.
+    /// `imgtool.upper=NAME`: the disk (by serial number) or partition (by name) whose file system
+    /// takes what is written; memory if absent. `/dev/NAME` where the VMM gives disks no serial of
+    /// ours.
     pub(crate) upper: Option<String>,
     /// `imgtool.agent=vsock`: the host connects to our vsock port, there is no virtio-serial port.
     pub(crate) vsock: bool,

@@ -1,12 +1,13 @@
 //! A running command: its streams, its credit, its time, its end.
 
 use std::collections::VecDeque;
+use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use agent::{
-    Exec, Exit, FRAME_HEADER_BYTES, Fault, Message, ProtocolError, Received, Sending, Status,
-    Stream, Terminal,
+    Exec, Exit, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Fault, Message, ProtocolError,
+    Received, Sending, Status, Stream, Terminal, output_header,
 };
 use rustix::io::Errno;
 
@@ -18,6 +19,15 @@ const TERM_GRACE: Duration = Duration::from_secs(2);
 /// After the command has ended, its outputs may stay open in processes that it left behind; they
 /// are waited for this long, and then only what is in the pipes already is passed on.
 const OUTPUT_GRACE: Duration = Duration::from_millis(250);
+/// Output is read so many frames at a time: under emulation what counts is how often the kernel is
+/// asked.
+const BATCH_FRAMES: usize = 4;
+const FRAME_BYTES: usize = FRAME_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX;
+/// The room that [`Command::read_output`] wants.
+pub(crate) const BATCH_BYTES: usize = BATCH_FRAMES * FRAME_BYTES;
+/// What the pipe of a command that writes much is made to hold, bytes: the writer and we take turns
+/// less often. It is what Linux allows everybody (/proc/sys/fs/pipe-max-size).
+const PIPE_BYTES: usize = 1 << 20;
 /// Control-D: the end of input, for a terminal.
 const TERMINAL_EOF: u8 = 4;
 
@@ -52,14 +62,59 @@ pub(crate) struct Output {
     stream: Stream,
     fd: OwnedFd,
     window: Sending,
+    /// It has been filled once, and made to hold more.
+    grown: bool,
     /// Set once the end is not waited for any more: so many bytes are still passed on.
     last: Option<usize>,
+}
+
+impl Output {
+    /// Reads once, at most `most` bytes, each frame's to its place in `buffer`.
+    fn read(&self, buffer: &mut [u8], most: usize) -> rustix::io::Result<usize> {
+        let mut left = most;
+        let mut places = [const { None }; BATCH_FRAMES];
+        for (place, frame) in places.iter_mut().zip(buffer.chunks_mut(FRAME_BYTES)) {
+            let n = left.min(FRAME_PAYLOAD_BYTES_MAX);
+            left -= n;
+            *place = Some(IoSliceMut::new(&mut frame[FRAME_HEADER_BYTES..][..n]));
+        }
+        let mut places = places.map(|place| place.unwrap_or_else(|| IoSliceMut::new(&mut [])));
+        rustix::io::readv(&self.fd, &mut places)
+    }
+
+    /// Makes the pipe hold more once it was found full, which a pipe of 64 KiB is at first.
+    fn grow(&mut self, read: usize) {
+        if read >= FRAME_PAYLOAD_BYTES_MAX && !self.grown {
+            self.grown = true;
+            // A terminal can not; and what a pipe may hold is an administrator's business.
+            let _ = rustix::pipe::fcntl_setpipe_size(&self.fd, PIPE_BYTES);
+        }
+    }
+}
+
+/// Puts the headers before the `n` bytes that [`Output::read`] has read.
+fn frames(buffer: &mut [u8], channel: u32, stream: Stream, n: usize) -> &[u8] {
+    let mut left = n;
+    let mut end = 0;
+    while left > 0 {
+        let len = left.min(FRAME_PAYLOAD_BYTES_MAX);
+        buffer[end..][..FRAME_HEADER_BYTES].copy_from_slice(&output_header(channel, stream, len));
+        end += FRAME_HEADER_BYTES + len;
+        left -= len;
+    }
+    &buffer[..end]
 }
 
 impl Command {
     pub(crate) fn start(channel: u32, exec: &Exec) -> Result<Self, Fault> {
         let ends = spawn::start(exec)?;
-        let output = |stream, fd| Output { stream, fd, window: Sending::default(), last: None };
+        let output = |stream, fd| Output {
+            stream,
+            fd,
+            window: Sending::default(),
+            grown: false,
+            last: None,
+        };
         let deadline = exec.timeout_ms.and_then(|ms| {
             // A time that is further away than clocks go is none.
             Instant::now().checked_add(Duration::from_millis(ms))
@@ -162,21 +217,21 @@ impl Command {
         }
     }
 
-    /// Reads one output once, as far as credit and the host's buffer allow. `buffer` has room for
-    /// a header in front.
+    /// Reads one output once, as far as credit and the host's buffer allow. `buffer` has
+    /// [`BATCH_BYTES`].
     pub(crate) fn read_output(&mut self, at: usize, host: &mut Host, buffer: &mut [u8]) {
         let Some(output) = &mut self.outputs[at] else { return };
-        let most = output.window.left().min(host.room()).min(buffer.len() - FRAME_HEADER_BYTES);
+        let most = output.window.left().min(host.room());
         let most = output.last.map_or(most, |last| most.min(last));
         if most == 0 {
             return;
         }
-        match rustix::io::read(&output.fd, &mut buffer[FRAME_HEADER_BYTES..][..most]) {
+        match output.read(buffer, most) {
             Ok(n) if n > 0 => {
-                let frame = &mut buffer[..FRAME_HEADER_BYTES + n];
-                host.send_output(self.channel, output.stream, frame);
+                host.send_output(frames(buffer, self.channel, output.stream, n));
                 // `most` was within the window.
                 let _ = output.window.sent(n);
+                output.grow(n);
                 let Some(last) = &mut output.last else { return };
                 *last -= n;
                 if *last == 0 {

@@ -4,9 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use agent::{
-    FRAME_HEADER_BYTES, FromHost, HostEvent, Message, ProtocolError, Stream, output_header,
-};
+use agent::{FromHost, HostEvent, Message, ProtocolError};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
@@ -158,12 +156,10 @@ impl Host {
         debug_assert!(encoded.is_ok(), "{message:?}");
     }
 
-    /// Sends output of a command: `frame` is a header's room and the payload behind it. Where
-    /// nothing waits it goes straight to the transport, and is never copied.
-    pub(crate) fn send_output(&mut self, channel: u32, stream: Stream, frame: &mut [u8]) {
-        let header = output_header(channel, stream, frame.len() - FRAME_HEADER_BYTES);
-        frame[..FRAME_HEADER_BYTES].copy_from_slice(&header);
-        let mut rest = &*frame;
+    /// Sends output of a command, whole frames. Where nothing waits it goes straight to the
+    /// transport, and is never copied.
+    pub(crate) fn send_output(&mut self, frames: &[u8]) {
+        let mut rest = frames;
         while self.waiting() == 0 && self.writable && !rest.is_empty() {
             match rustix::io::write(&self.fd, rest) {
                 Ok(n) if n > 0 => rest = &rest[n..],

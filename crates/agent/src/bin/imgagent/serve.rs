@@ -6,15 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use agent::{
-    Ack, CHANNELS_MAX, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Fault, FaultCode, Frame, Hello,
-    HostEvent, Message, PROTOCOL_MAX, PROTOCOL_MIN, ProtocolError, Restore, Restored, Shutdown,
-    Status, Stream,
+    Ack, CHANNELS_MAX, Fault, FaultCode, Frame, Hello, HostEvent, Message, PROTOCOL_MAX,
+    PROTOCOL_MIN, ProtocolError, Restore, Restored, Shutdown, Status, Stream,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 
-use crate::command::Command;
+use crate::command::{BATCH_BYTES, Command};
 use crate::host::{Heard, Host};
 use crate::port::Port;
 use crate::{clock, identity, power, sys};
@@ -35,7 +34,7 @@ pub(crate) struct Server {
     host: Host,
     children: OwnedFd,
     commands: BTreeMap<u32, Command>,
-    /// One frame of output.
+    /// What was read of an output.
     buffer: Vec<u8>,
     /// The upper file system, to be closed properly at the end.
     upper: Option<OwnedFd>,
@@ -59,7 +58,7 @@ impl Server {
             host: Host::new(port, setting != Setting::Socket)?,
             children: sys::child_events()?,
             commands: BTreeMap::new(),
-            buffer: vec![0; FRAME_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX],
+            buffer: vec![0; BATCH_BYTES],
             upper: None,
             over: false,
         })

@@ -125,4 +125,4 @@ pub use store::{
 pub use supervisor::Supervisor;
 pub use tool::Tool;
 pub use tsc::tsc_khz;
-pub use vmm::{Launch, Place, Vmm, VmmChoice, choose as choose_vmm, launch};
+pub use vmm::{Launch, Place, Reach, Vmm, VmmChoice, choose as choose_vmm, launch};

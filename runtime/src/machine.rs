@@ -8,7 +8,7 @@ use agent::Exec;
 use tokio::net::UnixStream;
 
 use crate::console::Console;
-use crate::guest::{Guest, NotRun, Running};
+use crate::guest::{Finished, Guest, NotRun, Running};
 use crate::lease::Lease;
 use crate::log::Log;
 use crate::network::Guard;
@@ -161,6 +161,15 @@ impl Machine {
     /// Starts a command; see [`Guest::exec`].
     pub async fn exec(&self, exec: Exec) -> Result<Running, NotRun> {
         self.guest.exec(exec).await
+    }
+
+    /// Runs commands until one fails; see [`Guest::pipeline`].
+    pub async fn pipeline(
+        &self,
+        commands: impl IntoIterator<Item = Exec>,
+        bytes_max: usize,
+    ) -> Result<Vec<Finished>, NotRun> {
+        self.guest.pipeline(commands, bytes_max).await
     }
 
     /// Waits for the guest's kernel to panic, and then for the machine to end of it, which it may

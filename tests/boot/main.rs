@@ -13,6 +13,7 @@ mod network;
 mod release;
 mod steps;
 mod trial;
+mod verbs;
 
 use std::path::PathBuf;
 

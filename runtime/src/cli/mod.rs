@@ -13,6 +13,8 @@ mod interrupt;
 mod lifecycle;
 mod list;
 mod logs;
+mod pipeline;
+mod ports;
 mod ps;
 mod pull;
 mod rm;
@@ -69,11 +71,13 @@ enum Verb {
     Kill(lifecycle::Kill),
     Exec(exec::Args),
     Shell(exec::ShellArgs),
+    Pipeline(pipeline::Args),
     Cp(cp::Args),
     Logs(logs::Logs),
     Console(logs::Console),
     Ps(ps::Args),
     Stats(stats::Args),
+    Ports(ports::Args),
     Supervise(supervise::Args),
     Pull(pull::Args),
     Sync(sync::Args),
@@ -166,6 +170,7 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Create(args) => return args.run(&mut shell).await,
         Verb::Exec(args) => return args.run(&mut shell).await,
         Verb::Shell(args) => return args.run(&mut shell).await,
+        Verb::Pipeline(args) => return args.run(&mut shell).await,
         Verb::Supervise(args) => return args.run(&mut shell).await,
         Verb::Start(args) => args.run(&mut shell).await,
         Verb::Stop(args) => args.run(&mut shell).await,
@@ -175,6 +180,7 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Logs(args) => args.run(&mut shell).await,
         Verb::Console(args) => args.run(&mut shell).await,
         Verb::Stats(args) => args.run(&mut shell).await,
+        Verb::Ports(args) => args.run(&mut shell).await,
         Verb::Ps(args) => args.run(&mut shell).await,
         Verb::Pull(args) => args.run(&mut shell).await,
         Verb::Sync(args) => args.run(&mut shell).await,

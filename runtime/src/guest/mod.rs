@@ -8,6 +8,8 @@
 mod channel;
 mod files;
 mod link;
+mod pipeline;
+mod ports;
 mod relay;
 mod running;
 
@@ -25,6 +27,7 @@ use tokio::task::JoinHandle;
 use crate::{Error, Result};
 use link::Link;
 
+pub use pipeline::Finished;
 pub use relay::Wish;
 pub use running::{Control, Output, Running, Stdin};
 

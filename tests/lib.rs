@@ -1,5 +1,7 @@
 //! What the tests share: the built programs, a directory to play in, and what came of a run.
 
+pub mod registry;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -3,18 +3,20 @@
 //! | form | is | for |
 //! |---|---|---|
 //! | `ext4` | the image as it is | any VMM with `-kernel` |
-//! | `raw` | a GPT disk with the image as its one partition | VMMs and clouds that want disks |
+//! | `raw` | a GPT disk that UEFI firmware boots | VMMs and clouds that want disks |
 //! | `qcow2` | the same, as qemu-img writes it | QEMU, libvirt |
 //! | `oci` | an OCI image of one layer, as an archive | registries, container engines |
 //! | `cpio` | the tree as an initramfs | a kernel without any disk |
 //!
-//! Equal bundles give equal bytes. The kernels of ours have no EFI stub, so a disk is booted by
-//! giving the VMM the kernel, as `imgrun` does; the root is then `/dev/vda1`.
+//! Equal bundles give equal bytes. A disk holds its kernel joined to systemd's boot stub, so there
+//! the version of the stub on this host counts, too.
 
 mod cpio;
 mod disk;
+mod esp;
 mod oci;
 mod tree;
+mod uki;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -31,6 +33,9 @@ use crate::{Error, Result};
 /// Images are copied in pieces of this many bytes; pieces of zeros become holes.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// What a disk has for what is written, unless told otherwise: 1 GiB.
+pub const DISK_UPPER_BYTES: u64 = 1 << 30;
+
 /// What to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -44,6 +49,21 @@ pub enum Form {
     Oci,
     /// An initramfs.
     Cpio,
+}
+
+/// How a disk starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// By UEFI firmware: the disk has a partition for it with the kernel.
+    Uefi {
+        /// A kernel's bundle other than the one that the image names, which is looked for beside
+        /// the image.
+        kernel: Option<PathBuf>,
+        /// The size of the partition that takes what is written; it is sparse.
+        upper_bytes: u64,
+    },
+    /// By a VMM that brings a kernel: the root is the disk's only partition.
+    None,
 }
 
 /// What was made.
@@ -71,13 +91,19 @@ impl Form {
 }
 
 /// Makes the `form` of the image bundle `file`, which is verified, as `out` with a sidecar
-/// `<out>.sha256` for `sha256sum -c`.
+/// `<out>.sha256` for `sha256sum -c`. `boot` is for disks.
 ///
 /// # Errors
-/// Where the bundle is damaged or no image, or `out` can not be written; what was there is then
-/// still whole.
-pub fn export(file: &Path, form: Form, out: &Path, progress: &Progress) -> Result<Exported> {
-    let directory = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+/// Where the bundle is damaged or no image, a disk's kernel is not there or can not be started by
+/// UEFI, or `out` can not be written; what was there is then still whole.
+pub fn export(
+    file: &Path,
+    form: Form,
+    boot: &Boot,
+    out: &Path,
+    progress: &Progress,
+) -> Result<Exported> {
+    let directory = parent(out);
     let work = tempfile::Builder::new()
         .prefix(".imgtool-")
         .tempdir_in(directory)
@@ -87,32 +113,45 @@ pub fn export(file: &Path, form: Form, out: &Path, progress: &Progress) -> Resul
     if stored.manifest.kind != Kind::Image {
         return Err(Error::input(format!("{}: it is a kernel, not an image", file.display())));
     }
+    let start = match form {
+        Form::Raw | Form::Qcow2 => disk::start(&store, &stored, boot, parent(file), progress)?,
+        Form::Ext4 | Form::Oci | Form::Cpio => None,
+    };
     let stage = progress.stage(format!("export {}", form.ending()), Unit::Bytes, None);
     let image = stored.path(ROOTFS);
     let mut draft = tempfile::Builder::new()
         .prefix(".imgtool-")
         .tempfile_in(directory)
         .map_err(|e| Error::io(directory.display(), e))?;
-    fill(form, &stored, &image, &mut draft).map_err(|e| e.within(out.display()))?;
+    fill(form, &stored, &image, start.as_ref(), &mut draft).map_err(|e| e.within(out.display()))?;
     let about = |e| Error::io(out.display(), e);
     let bytes = draft.as_file().metadata().map_err(about)?.len();
     let digest = digest_of(draft.as_file()).map_err(about)?;
-    publish(draft, out)?;
-    sidecar(out, &digest)?;
+    finish(draft, out, &digest)?;
     stage.finish(format!("{}, {digest}", Unit::Bytes.amount(bytes)));
     Ok(Exported { path: out.to_path_buf(), digest, bytes })
 }
 
-fn fill(form: Form, stored: &Stored, image: &Path, draft: &mut NamedTempFile) -> Result<()> {
+fn parent(file: &Path) -> &Path {
+    file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn fill(
+    form: Form,
+    stored: &Stored,
+    image: &Path,
+    start: Option<&disk::Start>,
+    draft: &mut NamedTempFile,
+) -> Result<()> {
     let open = || File::open(image).map_err(|e| Error::io(image.display(), e));
     match form {
         Form::Ext4 => copy_sparse(&mut open()?, draft.as_file_mut(), 0),
-        Form::Raw => disk::write(stored, &mut open()?, draft.as_file_mut()),
+        Form::Raw => disk::write(stored, &mut open()?, start, draft.as_file_mut()),
         Form::Qcow2 => {
             let directory = image.parent().unwrap_or(Path::new("."));
             let mut raw = tempfile::tempfile_in(directory.join("../.."))
                 .map_err(|e| Error::io("a temporary file", e))?;
-            disk::write(stored, &mut open()?, &mut raw)?;
+            disk::write(stored, &mut open()?, start, &mut raw)?;
             disk::convert(&raw, draft.path())
         }
         Form::Oci => oci::write(stored, open()?, draft.as_file_mut()),
@@ -120,17 +159,23 @@ fn fill(form: Form, stored: &Stored, image: &Path, draft: &mut NamedTempFile) ->
     }
 }
 
-fn sidecar(out: &Path, digest: &Digest) -> Result<()> {
+/// Gives `draft` its name, and writes its sidecar. The sidecar of what was there goes first: one that
+/// is there is right, whenever we are killed.
+fn finish(draft: NamedTempFile, out: &Path, digest: &Digest) -> Result<()> {
     let mut name = out.as_os_str().to_os_string();
     name.push(".sha256");
     let path = PathBuf::from(name);
-    let directory = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let about = |e| Error::io(path.display(), e);
-    let mut draft =
-        tempfile::Builder::new().prefix(".imgtool-").tempfile_in(directory).map_err(about)?;
     let base = out.file_name().unwrap_or_default().to_string_lossy();
-    writeln!(draft, "{}  {base}", digest.hex()).map_err(about)?;
-    publish(draft, &path)
+    let mut sidecar =
+        tempfile::Builder::new().prefix(".imgtool-").tempfile_in(parent(out)).map_err(about)?;
+    writeln!(sidecar, "{}  {base}", digest.hex()).map_err(about)?;
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(about(e)),
+        _ => File::open(parent(out)).and_then(|dir| dir.sync_all()).map_err(about)?,
+    }
+    publish(draft, out)?;
+    publish(sidecar, &path)
 }
 
 /// Copies `from` to `at` in `to`, holes for zeros.

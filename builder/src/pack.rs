@@ -106,7 +106,7 @@ fn manifest(plan: &Plan) -> Manifest {
         arch: plan.arch,
         files: Vec::new(),
         frames: Blob::of([]),
-        boot: Some(Boot { init: plan.init, cmdline: Vec::new() }),
+        boot: Some(Boot { init: plan.init, cmdline: Vec::new(), config: None }),
         kernel: Some(plan.kernel.clone()),
         agent: Some(AgentInfo {
             version: env!("CARGO_PKG_VERSION").to_string(),

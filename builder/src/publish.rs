@@ -24,13 +24,14 @@
 //! draft   a packed file, checked      commit  the steps 2 to 4        owner  roots: init, rotate
 //! upload  the plan and step 1         head    where the numbers end   prune  what nobody needs
 //! tested  which results count     succession  keys that are lost
-//! chunked in pieces: only what is new is uploaded
+//! chunked in pieces: only what is new is uploaded    notice  prunes beside publications
 //! ```
 
 mod chunked;
 mod commit;
 mod draft;
 mod head;
+mod notice;
 mod owner;
 mod prune;
 mod succession;
@@ -51,6 +52,7 @@ use crate::{Error, Result};
 pub use draft::Draft;
 pub use owner::{Owners, lifetime_default};
 pub use prune::{Keep, Pruned};
+pub use succession::Mending;
 pub use upload::{Action, Item, Options, Report, examine};
 
 /// Somebody who may sign, and a depot to publish to.

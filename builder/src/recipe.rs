@@ -4,14 +4,12 @@
 //! mistake in it is reported at once, each with its line and a caret (`recipe/fault.rs`).
 
 mod action;
-pub(crate) mod fault;
-mod schema;
+pub(crate) mod schema;
 mod smoke;
 mod step;
 mod variables;
-pub(crate) mod wire;
+mod wire;
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bundle::{Arch, Digest, Init, Name, Test, Version};
@@ -19,14 +17,14 @@ use bundle::{Arch, Digest, Init, Name, Test, Version};
 use crate::oci::Reference;
 use crate::{Error, Result};
 pub use action::{Account, Action, Command, Content, Install, Owner, Put, Step, UnitState};
-use fault::Faults;
+use imgrun::fault::{self, Faults};
 pub use schema::schema;
 pub use step::COMMAND_TIME_DEFAULT;
 pub use variables::{VARIABLES, Variables};
 use wire::{At, Wire, WireBootstrap, WireSource};
 
 /// The kernel of a recipe that names none.
-pub const DEFAULT_KERNEL: &str = "generic-6.1";
+pub use imgrun::KERNEL_DEFAULT as DEFAULT_KERNEL;
 /// A recipe is at most this many bytes long.
 pub const RECIPE_BYTES_MAX: u64 = 1 << 20;
 /// An image is at most this many bytes large: ext4 with 4 KiB blocks and 32-bit block numbers.
@@ -366,7 +364,7 @@ fn is_word(text: &str, more: &str) -> bool {
 }
 
 /// Where in the text something stands, in bytes.
-pub(crate) type Span = Range<usize>;
+type Span = fault::Span;
 
 #[cfg(test)]
 mod tests;

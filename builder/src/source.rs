@@ -1,8 +1,6 @@
 //! Where a root file system comes from: every source becomes layers on local disk.
 
 mod bootstrap;
-mod layer;
-mod pipe;
 mod stdin;
 mod tarball;
 
@@ -16,39 +14,12 @@ use crate::oci::{self, Access};
 use crate::recipe::{Recipe, Source};
 use crate::{Error, Result};
 
-pub use layer::{Compression, Decompressed, LAYER_BYTES_MAX, Layer, Verified, into_error};
-pub use pipe::Pipe;
+pub use imgrun::layer::{
+    Compression, Decompressed, ImageConfig, LAYER_BYTES_MAX, Layer, Pipe, Resolved, Verified,
+    into_error,
+};
 pub use stdin::{Spooled, resolve as spool};
 pub use tarball::resolve as tarball;
-
-/// A source whose bytes are here.
-#[derive(Clone, Debug)]
-pub struct Resolved {
-    /// The layers, the bottom one first.
-    pub layers: Vec<Layer>,
-    /// What it is called, for people: the image's reference, the tarball's name.
-    pub name: String,
-    /// The digest of the image's manifest (of its configuration for a docker-archive, which has no
-    /// manifest), of the tarball as stored, or of the bootstrap's uncompressed tar.
-    pub digest: Digest,
-    /// How the image wants to be run, where it is an image.
-    pub config: Option<ImageConfig>,
-}
-
-/// How an image wants to be run (OCI image specification, "config").
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageConfig {
-    /// `NAME=value` each.
-    pub env: Vec<String>,
-    /// The program and its first arguments.
-    pub entrypoint: Vec<String>,
-    /// More arguments, or the program where there is no entrypoint.
-    pub cmd: Vec<String>,
-    /// `user[:group]`, names or numbers; empty is root.
-    pub user: String,
-    /// The directory to start in; empty is `/`.
-    pub workdir: String,
-}
 
 /// Brings the source of `recipe` for `arch` to local disk, as `access` allows. `refresh` makes a
 /// bootstrap anew that is in the cache.
@@ -75,21 +46,19 @@ pub fn resolve(
     }
 }
 
-impl Resolved {
-    /// A source that is one tar: the stored bytes of `file`, called `origin` in errors.
-    fn single(
-        origin: String,
-        name: String,
-        file: &Path,
-        bytes: u64,
-        digest: Digest,
-    ) -> Result<Self> {
-        if bytes == 0 {
-            return Err(Error::input(format!("{origin}: it is empty")));
-        }
-        let file = file.to_path_buf();
-        let layer = Layer { origin, file, offset: 0, bytes, digest, content: None };
-        layer.compression()?;
-        Ok(Resolved { layers: vec![layer], name, digest, config: None })
+/// A source that is one tar: the stored bytes of `file`, called `origin` in errors.
+fn single(
+    origin: String,
+    name: String,
+    file: &Path,
+    bytes: u64,
+    digest: Digest,
+) -> Result<Resolved> {
+    if bytes == 0 {
+        return Err(Error::input(format!("{origin}: it is empty")));
     }
+    let file = file.to_path_buf();
+    let layer = Layer { origin, file, offset: 0, bytes, digest, content: None };
+    layer.compression()?;
+    Ok(Resolved { layers: vec![layer], name, digest, config: None })
 }

@@ -34,13 +34,24 @@ impl Upper {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
-        format(&draft, bytes, self.kept)?;
-        fs::rename(&draft, &self.path).map_err(failed)
+        let file = format(&draft, bytes, self.kept)?;
+        if self.kept {
+            // Under its name it is whole, whatever becomes of the host.
+            file.sync_all().map_err(failed)?;
+        }
+        fs::rename(&draft, &self.path).map_err(failed)?;
+        if self.kept { sync_directory_of(&self.path) } else { Ok(()) }
     }
 }
 
+/// Where the disk `upper` of a machine that begins from a snapshot is until that is a machine of its
+/// own.
+pub(crate) fn draft(upper: &Path) -> PathBuf {
+    upper.with_extension("draft")
+}
+
 /// Makes a sparse file of `bytes` at `path` with an empty ext4 file system in it.
-fn format(path: &Path, bytes: u64, journal: bool) -> Result<()> {
+fn format(path: &Path, bytes: u64, journal: bool) -> Result<File> {
     let failed = |e: ext4::Error| {
         Error::host(format!("{}: formatting the upper disk", path.display())).because(e)
     };
@@ -55,7 +66,15 @@ fn format(path: &Path, bytes: u64, journal: bool) -> Result<()> {
     let tree = ext4::Tree::new(ext4::Meta::with_mode(0o755));
     let (file, summary) = writer.finish(&tree).map_err(failed)?;
     // What lies behind the last table is a hole.
-    file.set_len(summary.bytes).map_err(|e| Error::io(path.display(), e))
+    file.set_len(summary.bytes).map_err(|e| Error::io(path.display(), e))?;
+    Ok(file)
+}
+
+/// Makes a name in a directory last.
+pub(crate) fn sync_directory_of(path: &Path) -> Result<()> {
+    let dir = path.parent().unwrap_or(path);
+    let sync = File::open(dir).and_then(|dir| dir.sync_all());
+    sync.map_err(|e| Error::io(dir.display(), e))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bundle::Arch;
 
-use crate::vmm::binary;
+use crate::vmm::{Vmm, firecracker};
 use crate::{
     AccelChoice, KvmEvidence, MEMORY_MIB_DEFAULT, Progress, Result, Store, Tool, choose_accel,
 };
@@ -40,7 +40,7 @@ impl Health {
 /// One thing that was looked at.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// What: `kvm`, `qemu`, `store`, `memory`.
+    /// What: `kvm`, `qemu`, `firecracker`, `cloud-hypervisor`, `store`, `memory`.
     pub name: &'static str,
     /// How it is.
     pub health: Health,
@@ -53,11 +53,17 @@ pub struct Check {
 /// Looks at everything that a machine needs. Blocks, for a second at most; changes nothing but that the
 /// store's directories are made.
 pub fn examine(home: Result<std::path::PathBuf>) -> Vec<Check> {
-    vec![kvm(), qemu(), store(home), memory()]
+    let evidence = KvmEvidence::gather(true);
+    let without_kvm = evidence.objection();
+    let mut checks = vec![kvm(evidence), qemu()];
+    for vmm in [Vmm::Firecracker, Vmm::CloudHypervisor] {
+        checks.push(other(vmm, without_kvm.as_deref()));
+    }
+    checks.extend([store(home), memory()]);
+    checks
 }
 
-fn kvm() -> Check {
-    let evidence = KvmEvidence::gather(true);
+fn kvm(evidence: KvmEvidence) -> Check {
     let name = "kvm";
     match choose_accel(AccelChoice::Auto, Arch::host(), || evidence.clone()) {
         Ok(decision) if decision.note.is_none() => {
@@ -78,18 +84,47 @@ fn kvm() -> Check {
 }
 
 fn qemu() -> Check {
-    let (name, program) = ("qemu", binary(Arch::host()));
-    match Tool::new(program).arg("--version").timeout(VERSION_MAX).run() {
+    let name = "qemu";
+    match version(Vmm::Qemu) {
         Err(e) => {
             let remedy = e.hint_text().map(str::to_string);
             Check { name, health: Health::Bad, found: e.to_string(), remedy }
         }
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            let found = text.lines().next().unwrap_or_default().to_string();
-            Check { name, health: Health::Good, found, remedy: None }
-        }
+        Ok(found) => Check { name, health: Health::Good, found, remedy: None },
     }
+}
+
+/// A VMM that nobody needs where QEMU is there.
+fn other(vmm: Vmm, without_kvm: Option<&str>) -> Check {
+    let name = vmm.name();
+    let check = |health, found: String, remedy: &str| {
+        let remedy = Some(remedy.to_string()).filter(|text| !text.is_empty());
+        Check { name, health, found, remedy }
+    };
+    if !vmm.is_installed(Arch::host()) {
+        return check(Health::Good, "not installed, and not needed".to_string(), "");
+    }
+    let found = match version(vmm) {
+        Ok(found) => found,
+        Err(e) => return check(Health::Poor, e.to_string(), "put a released program on PATH"),
+    };
+    let known = firecracker::version(&found).filter(|_| vmm == Vmm::Firecracker);
+    if let Some(defect) = known.and_then(firecracker::defect) {
+        let remedy = "install another version: 1.16.2, or 1.17.0 and newer";
+        return check(Health::Poor, format!("{found}: {defect}"), remedy);
+    }
+    match without_kvm {
+        Some(why) => check(Health::Poor, format!("{found}; it runs by KVM only: {why}"), ""),
+        None => check(Health::Good, found, ""),
+    }
+}
+
+/// What it says of its version, one line.
+fn version(vmm: Vmm) -> Result<String> {
+    let tool = Tool::new(vmm.binary(Arch::host())).arg("--version").timeout(VERSION_MAX);
+    let output = tool.run()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(crate::printable(text.lines().next().unwrap_or_default().as_bytes()))
 }
 
 fn store(home: Result<std::path::PathBuf>) -> Check {

@@ -4,6 +4,7 @@
 //! [`check`] between its pieces, and [`Tool`](crate::Tool) waits on [`fd`]. The first signal asks
 //! politely, the second ends the process at once.
 
+use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,8 @@ struct Interrupt {
     asked: Arc<AtomicBool>,
     /// Readable from the first signal on: nobody ever reads the byte.
     waker: UnixStream,
+    /// Where [`raise`] makes it so; signal handlers have their own.
+    raiser: Option<UnixStream>,
 }
 
 /// Takes over SIGINT and SIGTERM, but where our parent had us ignore them. A second call does
@@ -39,6 +42,30 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
+/// For a program that listens to signals by itself: from then on [`raise`] is what asks. A second
+/// call does nothing, nor one after [`install`].
+///
+/// # Errors
+/// [`Class::Host`] where no pair of sockets can be made.
+pub fn listen() -> Result<()> {
+    let pair = UnixStream::pair().map_err(|e| Error::host("make a pair of sockets").because(e))?;
+    let (waker, raiser) = pair;
+    let interrupt = Interrupt { asked: Arc::default(), waker, raiser: Some(raiser) };
+    // Whoever was first has the same.
+    let _ = INSTALLED.set(interrupt);
+    Ok(())
+}
+
+/// Asks all synchronous work to stop, as a signal does.
+pub fn raise() {
+    let Some(interrupt) = INSTALLED.get() else { return };
+    interrupt.asked.store(true, Ordering::Relaxed);
+    if let Some(mut raiser) = interrupt.raiser.as_ref() {
+        // Nobody reads: once is enough, and full is as good.
+        let _ = raiser.write(&[0]);
+    }
+}
+
 fn register() -> std::io::Result<Interrupt> {
     let asked = Arc::new(AtomicBool::new(false));
     let (waker, signalled) = UnixStream::pair()?;
@@ -49,7 +76,7 @@ fn register() -> std::io::Result<Interrupt> {
         flag::register(signal, Arc::clone(&asked))?;
         low_level::pipe::register(signal, signalled.try_clone()?)?;
     }
-    Ok(Interrupt { asked, waker })
+    Ok(Interrupt { asked, waker, raiser: None })
 }
 
 /// Whether `signal` is ignored, as `nohup` and the shell's `trap ''` arrange it for what they start.

@@ -52,30 +52,45 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod accel;
+pub mod cache;
 mod cancel;
 pub mod catalog;
 mod console;
+pub mod container;
+pub mod date;
 pub mod depot;
 mod disk;
 mod doctor;
 mod error;
+pub mod fault;
 pub mod feed;
 mod guest;
+pub mod image;
+pub mod inject;
 pub mod interrupt;
 pub mod kept;
 mod kvm;
+pub mod layer;
 mod lease;
 mod log;
 mod machine;
 mod network;
+pub mod oci;
 pub mod offer;
+pub mod packages;
+pub mod patience;
 mod progress;
 pub mod pull;
+mod replica;
 pub mod retry;
+pub mod rootfs;
+pub mod sbom;
+mod snapshot;
 mod spec;
 mod store;
 mod supervisor;
 pub mod sync;
+pub mod tar;
 pub mod terminal;
 pub mod tool;
 mod tsc;
@@ -96,14 +111,16 @@ pub use kvm::{Evidence as KvmEvidence, Guest as KvmGuest};
 pub use machine::{BOOT_MAX_KVM, BOOT_MAX_TCG, Machine, boot_max};
 pub use network::{Forward, NAMESERVER, Network};
 pub use progress::{Event, Progress, Stage, Unit};
+pub use snapshot::{About, Snapshot};
 pub use spec::{
     Accel, CMDLINE_BYTES_MAX, CPUS_MAX, HOSTNAME_BYTES_MAX, Hostname, MEMORY_MIB_DEFAULT,
     MEMORY_MIB_MAX, MEMORY_MIB_MIN, Spec, UPPER_BYTES_DEFAULT,
 };
 pub use store::{
-    Damage, Garbage, Hold, Imported, KEEP_DEFAULT, Kernel, KernelNaming, Store, Stored,
+    Container, Damage, Garbage, Hold, Imported, KEEP_DEFAULT, KERNEL_DEFAULT, Kernel, KernelNaming,
+    Store, Stored,
 };
 pub use supervisor::Supervisor;
 pub use tool::Tool;
 pub use tsc::tsc_khz;
-pub use vmm::{Launch, launch};
+pub use vmm::{Launch, Place, Vmm, VmmChoice, choose as choose_vmm, launch};

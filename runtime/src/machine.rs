@@ -1,19 +1,29 @@
 //! A bundle that is running.
 
+mod restore;
+mod save;
+
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use agent::Exec;
+use rustix::fs::MemfdFlags;
 use tokio::net::UnixStream;
+use tokio::sync::Mutex;
 
 use crate::console::Console;
 use crate::guest::{Finished, Guest, NotRun, Running};
 use crate::lease::Lease;
 use crate::log::Log;
 use crate::network::Guard;
-use crate::vmm::{self, Child, Ends};
-use crate::{Accel, Class, Error, Network, Result, Spec, Store, Upper};
+use crate::vmm::{self, Child, Ends, Launch, Monitor};
+use crate::{Accel, Class, Error, Hold, Network, Result, Spec, Store, Upper};
+
+pub(crate) use restore::Origin;
+pub(crate) use save::{MEMORY, STATE, UPPER, blocking};
 
 /// How long a guest under KVM may take to answer, where nothing else is said.
 pub const BOOT_MAX_KVM: Duration = Duration::from_secs(30);
@@ -35,8 +45,24 @@ pub struct Machine {
     console: Console,
     _guard: Option<Guard>,
     _lease: Option<Lease>,
+    _hold: Option<Hold>,
+    monitor: Mutex<Monitor>,
+    /// Its processors stand still, or are about to.
+    stopped: AtomicBool,
+    /// Its memory; nothing but a hole where that is the VMM's own, as it is in a copy.
+    memory: File,
     upper: PathBuf,
     booted_in: Duration,
+}
+
+/// A VMM whose guest has not answered yet.
+#[derive(Debug)]
+struct Vmm {
+    child: Child,
+    console: Console,
+    guard: Option<Guard>,
+    monitor: Monitor,
+    agent: Option<UnixStream>,
 }
 
 /// How long a guest may take to answer under `accel`.
@@ -98,42 +124,43 @@ impl Machine {
         let began = Instant::now();
         upper.prepare(spec.upper_bytes)?;
         let launch = vmm::launch(spec, Some(upper));
-        let (agent, agent_end) = stream_pair()?;
-        let (console, console_end) = stream_pair()?;
-        let (guard, guard_ends) = match spec.network {
-            Network::None => (None, None),
-            Network::User => {
-                let ((out, out_end), (back, back_end)) = (stream_pair()?, stream_pair()?);
-                (
-                    Some(Guard::start(out, back, !spec.forwards.is_empty())),
-                    Some([out_end, back_end]),
-                )
-            }
-        };
-        let ends = Ends { agent: agent_end, console: console_end, guard: guard_ends };
-        let mut vmm = Child::spawn(&launch, ends)?;
-        let mut console = Console::read(console, log);
-        let (error, grace) = tokio::select! {
-            guest = Guest::greet(agent) => match guest {
-                Ok(guest) => {
-                    let booted_in = began.elapsed();
-                    let upper = upper.path.clone();
-                    return Ok(Machine {
-                        guest,
-                        vmm,
-                        console,
-                        _guard: guard,
-                        _lease: lease,
-                        upper,
-                        booted_in,
-                    });
-                }
-                Err(e) => (e, ENDING_MAX),
-            },
-            () = console.panicked() => (panicked(), ENDING_MAX),
-            () = tokio::time::sleep(boot_max) => (silent(boot_max), Duration::ZERO),
-        };
-        Err(explain(error, grace, &mut vmm, &mut console).await)
+        let memory = memory(spec.memory_mib)?;
+        let mut vmm = Vmm::start(&launch, spec, Some(&memory), log)?;
+        let guest = Guest::greet(vmm.take_agent()?);
+        let guest = vmm.wait_for(guest, boot_max).await?;
+        let upper = upper.path.clone();
+        Ok(Machine::new(vmm, guest, memory, lease, upper, began))
+    }
+
+    fn new(
+        vmm: Vmm,
+        guest: Guest,
+        memory: File,
+        lease: Option<Lease>,
+        upper: PathBuf,
+        began: Instant,
+    ) -> Self {
+        let Vmm { child, console, guard, monitor, agent: _ } = vmm;
+        let booted_in = began.elapsed();
+        Machine {
+            guest,
+            vmm: child,
+            console,
+            _guard: guard,
+            _lease: lease,
+            _hold: None,
+            monitor: monitor.into(),
+            stopped: AtomicBool::new(false),
+            memory,
+            upper,
+            booted_in,
+        }
+    }
+
+    /// Keeps the right to its image for as long as it lives.
+    pub(crate) fn holding(mut self, hold: Hold) -> Self {
+        self._hold = Some(hold);
+        self
     }
 
     /// From the start of the VMM to the agent's answer.
@@ -172,6 +199,29 @@ impl Machine {
         self.guest.pipeline(commands, bytes_max).await
     }
 
+    /// Stops the machine's processors until [`Machine::resume`]: time stands still in it, and its
+    /// memory is what it was.
+    ///
+    /// # Errors
+    /// `Host` where the VMM refuses.
+    pub async fn pause(&self) -> Result<()> {
+        match self.vmm.vmm() {
+            vmm::Vmm::Qemu => self.monitor.lock().await.stop().await,
+            vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor => self.vmm.pause().await,
+        }
+    }
+
+    /// Lets a paused machine go on.
+    ///
+    /// # Errors
+    /// As [`Machine::pause`].
+    pub async fn resume(&self) -> Result<()> {
+        match self.vmm.vmm() {
+            vmm::Vmm::Qemu => self.monitor.lock().await.go_on().await,
+            vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor => self.vmm.resume().await,
+        }
+    }
+
     /// Waits for the guest's kernel to panic, and then for the machine to end of it, which it may
     /// not. A command that ends meanwhile has ended: the console is the guest's to write on.
     pub async fn panicked(&self) -> Error {
@@ -191,6 +241,10 @@ impl Machine {
     /// # Errors
     /// `Guest` where it had to be killed: what it wrote last may be lost.
     pub async fn shutdown(mut self) -> Result<()> {
+        if self.stopped.load(Ordering::Relaxed) {
+            // Somebody was saving it: a guest that stands still hears nothing.
+            self.monitor.get_mut().go_on().await?;
+        }
         self.guest.ask_shutdown()?;
         match tokio::time::timeout(SHUTDOWN_MAX, self.vmm.exited()).await {
             Ok(ended) => ended.map(|_| ()),
@@ -200,6 +254,75 @@ impl Machine {
 
     /// Ends the machine now, whatever it is doing.
     pub fn kill(self) {}
+}
+
+impl Vmm {
+    /// Starts `launch`; `memory` is the machine's, where it is ours.
+    fn start(
+        launch: &Launch,
+        spec: &Spec,
+        memory: Option<&File>,
+        log: Option<Log>,
+    ) -> Result<Self> {
+        let (agent, agent_end) = stream_pair()?;
+        let (console, console_end) = stream_pair()?;
+        let (monitor, monitor_end) = stream_pair()?;
+        let (guard, guard_ends) = match spec.network {
+            Network::None => (None, None),
+            Network::User => {
+                let ((out, out_end), (back, back_end)) = (stream_pair()?, stream_pair()?);
+                (
+                    Some(Guard::start(out, back, !spec.forwards.is_empty())),
+                    Some([out_end, back_end]),
+                )
+            }
+        };
+        let memory = memory.map(File::try_clone).transpose();
+        let memory = memory.map_err(|e| Error::host("the machine's memory").because(e))?;
+        let ends = Ends {
+            agent: agent_end,
+            console: console_end,
+            guard: guard_ends,
+            monitor: monitor_end,
+            memory: memory.map(OwnedFd::from),
+        };
+        let child = Child::spawn(launch, ends)?;
+        let (console, monitor) = (Console::read(console, log), Monitor::new(monitor));
+        Ok(Vmm { child, console, guard, monitor, agent: Some(agent) })
+    }
+
+    /// The connection to the agent, once.
+    fn take_agent(&mut self) -> Result<UnixStream> {
+        let bug = || Error::new(Class::Bug, "a machine's agent was greeted twice");
+        self.agent.take().ok_or_else(bug)
+    }
+
+    /// Waits for the guest to answer, to panic, to end, or for `limit` to pass.
+    async fn wait_for<T>(
+        &mut self,
+        answer: impl Future<Output = Result<T>>,
+        limit: Duration,
+    ) -> Result<T> {
+        let (error, grace) = tokio::select! {
+            answer = answer => match answer {
+                Ok(answer) => return Ok(answer),
+                Err(e) => (e, ENDING_MAX),
+            },
+            () = self.console.panicked() => (panicked(), ENDING_MAX),
+            () = tokio::time::sleep(limit) => (silent(limit), Duration::ZERO),
+        };
+        Err(explain(error, grace, &mut self.child, &mut self.console).await)
+    }
+}
+
+/// Memory of a machine's own: it takes what the guest uses.
+fn memory(mib: u32) -> Result<File> {
+    let make = || -> std::io::Result<File> {
+        let file = File::from(rustix::fs::memfd_create("imgrun-memory", MemfdFlags::CLOEXEC)?);
+        file.set_len(u64::from(mib) << 20)?;
+        Ok(file)
+    };
+    make().map_err(|e| Error::host("the machine's memory").because(e))
 }
 
 /// More memory than there is would not fail: it would be promised, and the host run out of it.

@@ -5,8 +5,9 @@ use bundle::{Arch, Digest, Kind, Piece};
 use crate::catalog::{Catalog, Entry};
 use crate::feed::{Feed, Flags};
 use crate::pull::{Options, Pulled, Wanted, kernel_of};
+use crate::store::no_default;
 use crate::tuf::Clock;
-use crate::{Cancel, Class, Error, Progress, Result, Store, Stored};
+use crate::{Cancel, Class, Error, KERNEL_DEFAULT, Progress, Result, Store, Stored};
 
 /// A catalog that has what was asked for.
 #[derive(Clone, Debug)]
@@ -162,7 +163,8 @@ pub fn image(
     };
     let Ok(wanted) = reference.parse::<Wanted>() else { return Err(missing) };
     if !Feed::is_any_known()? {
-        return Err(missing);
+        let error = Error::input(format!("{missing}, and no catalog is configured"));
+        return Err(error.hint(missing.hint_text().unwrap_or_default()));
     }
     progress.note(format!("{reference} is not here: looking for it in the catalogs"));
     let offer = Offer::find(Feed::all(&Flags::default(), store)?, &wanted, progress)?;
@@ -170,12 +172,42 @@ pub fn image(
     Ok(offer.pull(store, entry, &Options::default(), progress, cancel)?.bundle)
 }
 
+/// Makes sure that the kernel for images that name none is here, where a configured catalog has it.
+///
+/// # Errors
+/// As [`Store::pull`]; [`Class::Input`] where it is nowhere.
+pub fn default_kernel(
+    store: &Store,
+    arch: Arch,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<()> {
+    if store.default_kernel(arch, progress)?.is_some() {
+        return Ok(());
+    }
+    if !Feed::is_any_known()? {
+        return Err(no_default(arch));
+    }
+    progress
+        .note(format!("the kernel {KERNEL_DEFAULT} is not here: looking for it in the catalogs"));
+    let wanted: Wanted = KERNEL_DEFAULT.parse()?;
+    let offer = Offer::find(Feed::all(&Flags::default(), store)?, &wanted, progress)?;
+    if !wanted.is_named_in(&offer.catalog) {
+        return Err(no_default(arch));
+    }
+    let entry = wanted.choose(&offer.catalog, arch)?;
+    offer.pull(store, entry, &Options::default(), progress, cancel)?;
+    Ok(())
+}
+
 /// Makes sure that the kernel which `image` names is here, if a configured catalog has it.
 ///
 /// # Errors
 /// As [`Store::pull`]; that no catalog has it is none.
 pub fn kernel(store: &Store, image: &Stored, progress: &Progress, cancel: &Cancel) -> Result<()> {
-    let Some(reference) = &image.manifest.kernel else { return Ok(()) };
+    let Some(reference) = &image.manifest.kernel else {
+        return default_kernel(store, image.manifest.arch, progress, cancel);
+    };
     if store.by_digest(reference.digest)?.is_some() || !Feed::is_any_known()? {
         return Ok(());
     }

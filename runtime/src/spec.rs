@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use bundle::{Arch, Init};
 
-use crate::{Error, Forward, Kernel, Network, Result, Stored, tsc_khz};
+use crate::vmm::fits;
+use crate::{Error, Forward, Kernel, Network, Result, Stored, Vmm, tsc_khz};
 
 /// Virtual processors, at most: what a microvm's interrupt controller and our tests cover.
 pub const CPUS_MAX: u32 = 32;
@@ -22,6 +23,8 @@ pub const UPPER_BYTES_DEFAULT: u64 = 8 << 30;
 pub const CMDLINE_BYTES_MAX: usize = 1400;
 /// A host name is at most this long.
 pub const HOSTNAME_BYTES_MAX: usize = 63;
+/// `-` and the digits of a `u32`.
+const NUMBER_BYTES_MAX: usize = 11;
 
 /// How a machine's processors are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,12 @@ impl Hostname {
         let name = name.trim_matches('-');
         Hostname(if name.is_empty() { "machine".to_string() } else { name.to_string() })
     }
+
+    /// This name and a number.
+    pub fn numbered(&self, number: u32) -> Self {
+        let stem: String = self.0.chars().take(HOSTNAME_BYTES_MAX - NUMBER_BYTES_MAX).collect();
+        Self::from_name(&format!("{stem}-{number}"))
+    }
 }
 
 impl fmt::Display for Hostname {
@@ -85,6 +94,8 @@ pub struct Spec {
     pub arch: Arch,
     /// Who executes it.
     pub accel: Accel,
+    /// The program that runs it.
+    pub vmm: Vmm,
     /// Virtual processors, 1 to [`CPUS_MAX`].
     pub cpus: u32,
     /// Memory, MiB, [`MEMORY_MIB_MIN`] to [`MEMORY_MIB_MAX`].
@@ -114,10 +125,22 @@ impl Spec {
     /// What `image` asks for, on `kernel`, with the defaults for the rest. Measures the time stamp
     /// counter where the guest must be told, which takes 10 ms.
     pub fn new(image: &Stored, kernel: &Kernel, accel: Accel) -> Self {
+        let measured = if accel == Accel::Tcg { tsc_khz() } else { None };
+        Self::with_tsc_khz(image, kernel, accel, measured)
+    }
+
+    /// As [`Spec::new`], where the time stamp counter's rate is known or does not matter.
+    pub(crate) fn with_tsc_khz(
+        image: &Stored,
+        kernel: &Kernel,
+        accel: Accel,
+        tsc_khz: Option<u64>,
+    ) -> Self {
         let boot = image.manifest.boot.as_ref();
         Spec {
             arch: image.manifest.arch,
             accel,
+            vmm: Vmm::default(),
             // Under TCG a second processor makes a boot slower: 1.5 times the time, measured.
             cpus: 1,
             memory_mib: MEMORY_MIB_DEFAULT,
@@ -129,7 +152,7 @@ impl Spec {
             hostname: Hostname::from_name(image.manifest.name.as_str()),
             network: Network::None,
             forwards: Vec::new(),
-            tsc_khz: if accel == Accel::Tcg { tsc_khz() } else { None },
+            tsc_khz,
         }
     }
 
@@ -143,6 +166,7 @@ impl Spec {
             let (guest, host) = (self.arch, Arch::host());
             return Err(Error::host(format!("KVM of a {host} host runs no guests for {guest}")));
         }
+        fits(self.vmm, self)?;
         if !(1..=CPUS_MAX).contains(&self.cpus) {
             return Err(Error::usage(format!("{} cpus: 1 to {CPUS_MAX} are allowed", self.cpus)));
         }
@@ -228,6 +252,7 @@ pub(crate) fn example() -> Spec {
     Spec {
         arch: Arch::X86_64,
         accel: Accel::Tcg,
+        vmm: Vmm::default(),
         cpus: 1,
         memory_mib: 512,
         kernel: "/store/k/vmlinux".into(),

@@ -16,9 +16,12 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
-use crate::kept::{End, Kept, Turn, now_unix_s};
+use crate::kept::{End, Kept, Turn, control, now_unix_s};
 use crate::log::Log;
-use crate::{EXIT_NOT_RUN, Error, Exec, Hold, Machine, Result, Running, Status, Store, Wish};
+use crate::{
+    EXIT_NOT_RUN, Error, Exec, Hold, Machine, Result, Running, Snapshot, Spec, Status, Store,
+    Upper, Wish, vmm,
+};
 
 /// Clients at a time; more wait to be let in.
 const CLIENTS_MAX: usize = 64;
@@ -33,7 +36,9 @@ pub struct Supervisor {
     kept: Kept,
     turn: Turn,
     machine: Machine,
-    listener: UnixListener,
+    listeners: [UnixListener; 2],
+    /// The model of processor that the guest sees.
+    cpu: &'static str,
     command: Option<Running>,
     _hold: Hold,
 }
@@ -54,10 +59,11 @@ impl Supervisor {
         spec.check()?;
         kept.set_end(None)?;
         // Before it boots: who wants to end it finds us by the socket. Clients wait in its queue.
-        let listener = kept.listen()?;
+        let listeners = kept.listen()?;
         let console = Log::create(&kept.console())?;
-        let machine = Machine::boot_logged(&spec, &kept.upper(), console, boot_max).await?;
+        let (machine, goes_on) = begin(&kept, &spec, console, boot_max).await?;
         let command = match &kept.intent.command {
+            Some(_) if goes_on.is_some() => goes_on,
             Some(command) => {
                 let exec = Exec {
                     argv: command.argv.clone(),
@@ -70,7 +76,8 @@ impl Supervisor {
             }
             None => None,
         };
-        Ok(Supervisor { kept, turn, machine, listener, command, _hold: hold })
+        let cpu = vmm::cpu(spec.arch, spec.accel);
+        Ok(Supervisor { kept, turn, machine, listeners, cpu, command, _hold: hold })
     }
 
     /// From the start of the VMM to the agent's answer.
@@ -83,13 +90,15 @@ impl Supervisor {
     /// # Errors
     /// `Host` where its end can not be noted, or it can not be removed.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<End> {
-        let Supervisor { kept, turn, machine, listener, command, _hold } = self;
+        let Supervisor { kept, turn, machine, listeners, cpu, command, _hold } = self;
+        let goes_on = command.as_ref().map(Running::kept);
         let has_command = command.is_some();
         let log = RefCell::new(Log::create(&kept.output())?);
         let ended = {
             tokio::select! {
                 code = finish(command, &log) => code.map(Some),
-                () = clients(&machine, &listener) => Ok(None),
+                () = clients(&machine, &listeners[0]) => Ok(None),
+                () = control::serve(&machine, &listeners[1], cpu, goes_on) => Ok(None),
                 () = stop => Ok(None),
                 e = machine.panicked() => Err(e),
                 () = machine.guest().lost() => Err(Error::guest("the machine ended")),
@@ -106,13 +115,40 @@ impl Supervisor {
             }
         };
         let end = End { code, error: error.map(|e| e.to_string()), unix_s: now_unix_s() };
-        drop(listener);
+        drop(listeners);
         match kept.intent.remove {
             true => kept.remove_own(turn)?,
             false => kept.set_end(Some(&end))?,
         }
         Ok(end)
     }
+}
+
+/// Boots the machine, or begins where another was saved; then with the command that goes on and is
+/// the machine's own.
+async fn begin(
+    kept: &Kept,
+    spec: &Spec,
+    console: Log,
+    limit: Duration,
+) -> Result<(Machine, Option<Running>)> {
+    let begin = match &kept.intent.begin {
+        Some(begin) if !kept.upper().exists() => begin,
+        _ => {
+            let machine = Machine::boot_logged(spec, &kept.upper(), console, limit).await?;
+            return Ok((machine, None));
+        }
+    };
+    let origin = Snapshot::at(begin)?.origin(spec)?;
+    let upper = Upper { path: kept.upper(), kept: true };
+    let restored = Machine::restore(spec, &origin, &upper, None, Some(console), limit).await?;
+    let (machine, mut command) = restored;
+    if begin.own_command
+        && let Some(command) = command.take()
+    {
+        tokio::spawn(command.ignored());
+    }
+    Ok((machine, command))
 }
 
 /// Lets clients in; returns once one wants the machine to end.

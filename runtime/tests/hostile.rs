@@ -30,6 +30,7 @@ async fn impostor(mut stream: UnixStream, protocol: u16, bytes: Vec<u8>, close: 
         protocol_max: PROTOCOL_MAX,
         version: "evil \x1b[2J".to_string(),
         init: InitKind::Agent,
+        restores: false,
     };
     let mut sent = b"\xF5imgA rubbish".to_vec();
     sent.extend(ack([9; 16]).encode());

@@ -7,7 +7,7 @@ use imgtool_tests::{Outcome, World, repository};
 use crate::image_arg;
 
 /// Builds an image of what is below `tree`, with these words more for imgtool.
-fn build(world: &World, more: &[&str]) -> String {
+pub(crate) fn build(world: &World, more: &[&str]) -> String {
     world.run("tar", ["-cf", "root.tar", "-C", "tree", "."]).ok();
     world.write("t.toml", "name = \"t\"\nversion = \"1\"\nsource.tarball = \"root.tar\"\n");
     let configs = repository().join("kernel-configs");

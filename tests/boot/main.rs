@@ -2,17 +2,23 @@
 //! `tests/run` builds before.
 
 mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod bare;
 mod broken;
 mod containers;
 mod debian;
 mod fresh;
 mod kept;
+mod machines;
 mod micro;
 mod minimal;
 mod network;
+mod registry;
 mod release;
+mod snapshots;
 mod steps;
 mod trial;
+mod uefi;
 mod verbs;
 
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! Bundles in other forms, each judged by other people's programs.
 
-use imgtool_tests::{World, repository};
+use imgtool_tests::{World, built_kernel, repository};
 
 fn bundle(world: &World) -> String {
     world.write("tree/etc/os-release", "ID=test\n");
@@ -21,12 +21,41 @@ fn bundle(world: &World) -> String {
 }
 
 fn export(world: &World, bundle: &str, form: &str) -> String {
-    let path = world.imgtool(["export", bundle, "--as", form]).ok().text();
+    let path = world.imgtool(["export", bundle, "--as", form, "--upper-size", "64MiB"]).ok().text();
     world.run("sha256sum", ["-c", &format!("{path}.sha256")]).ok();
     let again = world.path("again");
-    world.imgtool(["export", bundle, "--as", form, "-o", again.to_str().unwrap()]).ok();
+    let to = ["--upper-size", "64MiB", "-o", again.to_str().unwrap()];
+    world.imgtool(["export", bundle, "--as", form].into_iter().chain(to)).ok();
     world.run("cmp", [&path, "again"]).ok();
     path
+}
+
+/// Partitions by name: where they begin and how long they are, in sectors, and their UUIDs.
+fn partitions(world: &World, disk: &str) -> Vec<(String, u64, u64, String)> {
+    let judged = world.run("sgdisk", ["-v", disk]).ok().text();
+    assert!(judged.contains("No problems found"), "{judged}");
+    world.run("sfdisk", ["--verify", disk]).ok();
+    let table = world.run("sfdisk", ["--json", disk]).ok().text();
+    let table: serde_json::Value = serde_json::from_str(&table).unwrap();
+    let all = table["partitiontable"]["partitions"].as_array().unwrap().iter();
+    let text = |v: &serde_json::Value| v.as_str().unwrap().to_string();
+    let number = |v: &serde_json::Value| v.as_u64().unwrap();
+    all.map(|p| (text(&p["name"]), number(&p["start"]), number(&p["size"]), text(&p["uuid"])))
+        .collect()
+}
+
+/// Copies the partition `name` to the file `name`.
+fn cut(world: &World, disk: &str, name: &str) {
+    let all = partitions(world, disk);
+    let (_, start, size, _) = all.iter().find(|p| p.0 == name).unwrap();
+    let cut = format!(
+        "dd if={disk} of={name} bs=1M iflag=skip_bytes,count_bytes skip={} count={} conv=sparse \
+         status=none && truncate -s {} {name}",
+        start * 512,
+        size * 512,
+        size * 512
+    );
+    world.run("sh", ["-c", &cut]).ok();
 }
 
 #[test]
@@ -36,19 +65,54 @@ fn disks_are_right_by_the_tools_of_others() {
     let ext4 = export(&world, &bundle, "ext4");
     world.run("e2fsck", ["-fn", &ext4]).ok();
     let raw = export(&world, &bundle, "raw");
-    let judged = world.run("sgdisk", ["-v", &raw]).ok().text();
-    assert!(judged.contains("No problems found"), "{judged}");
-    world.run("sfdisk", ["--verify", &raw]).ok();
-    let table = world.run("sfdisk", ["--json", &raw]).ok().text();
-    let table: serde_json::Value = serde_json::from_str(&table).unwrap();
-    let root = &table["partitiontable"]["partitions"][0];
-    assert_eq!((root["name"].as_str(), root["start"].as_u64()), (Some("root"), Some(2048)));
-    let cut = format!("dd if={raw} of=part bs=1M skip=1 status=none; truncate -r {ext4} part");
-    world.run("sh", ["-c", &cut]).ok();
-    world.run("cmp", [&ext4, "part"]).ok();
+    let names: Vec<_> = partitions(&world, &raw).into_iter().map(|p| p.0).collect();
+    assert_eq!(names, ["root", "esp", "upper"]);
+    for name in ["root", "esp", "upper"] {
+        cut(&world, &raw, name);
+    }
+    world.run("sh", ["-c", &format!("truncate -r {ext4} root && cmp {ext4} root")]).ok();
+    world.run("fsck.vfat", ["-n", "esp"]).ok();
+    world.run("e2fsck", ["-fn", "upper"]).ok();
     let qcow2 = export(&world, &bundle, "qcow2");
     world.run("qemu-img", ["check", "-q", &qcow2]).ok();
     world.run("qemu-img", ["compare", "-q", &raw, &qcow2]).ok();
+    let plain = world.imgtool(["export", &bundle, "--as", "raw", "--boot", "none", "-o", "plain"]);
+    plain.ok();
+    let (name, start, ..) = partitions(&world, "plain").remove(0);
+    assert_eq!((name.as_str(), start, partitions(&world, "plain").len()), ("root", 2048, 1));
+}
+
+/// The program on the disk is systemd's stub with our kernel and the words that find the root.
+#[test]
+fn firmware_finds_the_kernel_and_the_kernel_its_root() {
+    let world = World::new();
+    let bundle = bundle(&world);
+    let args = ["export", &bundle, "--as", "raw", "--upper-size", "64MiB", "-o", "disk"];
+    world.imgtool(args).ok();
+    cut(&world, "disk", "esp");
+    world.run("mcopy", ["-i", "esp", "::/EFI/BOOT/BOOTX64.EFI", "program"]).ok();
+    for (section, file) in [(".cmdline", "words"), (".linux", "kernel")] {
+        let only = format!("--only-section={section}");
+        world.run("objcopy", ["-O", "binary", &only, "program", file]).ok();
+    }
+    let words = std::fs::read_to_string(world.path("words")).unwrap();
+    let root = partitions(&world, "disk").into_iter().find(|p| p.0 == "root").unwrap().3;
+    let found = words.to_uppercase().contains(&format!("ROOT=PARTUUID={root}"));
+    assert!(found && words.contains("imgtool.init=agent imgtool.upper=upper"), "{words} {root}");
+    let kernel = "zstd -dc out/generic-6.1-*.tar.zst | tar -xO bzImage | cmp - kernel";
+    world.run("sh", ["-c", kernel]).ok();
+    // What firmware can not start is refused, and nothing is left.
+    let micro = built_kernel("micro-6.1").display().to_string();
+    let args = ["export", &bundle, "--as", "raw", "--kernel", &micro, "-o", "other"];
+    world.imgtool(args).fails(3, "micro-6.1:6.1.192 is no program for UEFI firmware");
+    let args = ["export", &bundle, "--as", "raw", "--upper-size", "1KiB", "-o", "other"];
+    world.imgtool(args).fails(2, "the partition for what is written");
+    std::fs::rename(world.path("out"), world.path("elsewhere")).unwrap();
+    let bundle = bundle.replace("out/", "elsewhere/");
+    world.run("sh", ["-c", "rm elsewhere/generic-*"]).ok();
+    let args = ["export", &bundle, "--as", "raw", "-o", "other"];
+    world.imgtool(args).fails(3, "the kernel of t:1, generic-6.1-6.1.192-x86_64.tar.zst");
+    assert!(!world.files("").iter().any(|f| f.starts_with("other") || f.starts_with(".img")));
 }
 
 #[test]
@@ -110,4 +174,100 @@ fn texts_for_other_programs_are_theirs() {
     let job = world.imgtool(["render", "nomad", &bundle]).ok().text();
     assert!(job.contains(&sum[..64]) && job.contains("\"infinity\""), "{job}");
     assert_eq!(world.imgtool(["render", "nonesuch", &bundle]).code, Some(2));
+}
+
+fn judge(name: &str) -> String {
+    repository().join("target/judges").join(name).display().to_string()
+}
+
+#[test]
+fn a_deployment_is_what_kubernetes_takes() {
+    let world = World::new();
+    let bundle = bundle(&world);
+    let image = format!("ghcr.io/me/imgrun@sha256:{}", "0".repeat(64));
+    let tag = ["render", "kubernetes", &bundle, "--container", "ghcr.io/me/imgrun:latest"];
+    world.imgtool(tag).fails(2, "kubernetes needs a container image");
+    let args = ["render", "kubernetes", &bundle, "--container", &image, "--cpus", "2", "--"];
+    let text = world.imgtool(args.into_iter().chain(["sh", "-c", "echo \"$A\": 5%"])).ok().text();
+    world.write("deployment.yaml", &text);
+    let versions = ["--version", "1.30", "--strict", "deployment.yaml"];
+    world.run(judge("python/bin/kubernetes-validate"), versions).ok();
+    let sum = world.run("sha256sum", [&bundle]).ok().text();
+    let said = "import sys, yaml; d = yaml.safe_load(open('deployment.yaml'))
+print(d['spec']['template']['spec']['containers'][0]['args'])";
+    let args = world.run(judge("python/bin/python"), ["-c", said]).ok().text();
+    let sum = &sum[..64];
+    let wanted = format!(
+        "['run', '--cpus=2', '--memory=512', '{sum}', '--', 'sh', '-c', 'echo \"$A\": 5%']"
+    );
+    assert_eq!(args, wanted);
+}
+
+/// By Lima's own definition of a template, pkg/limatype/lima_yaml.go: no package carries its schema.
+#[test]
+fn a_lima_template_names_one_disk_by_digest() {
+    let world = World::new();
+    let bundle = bundle(&world);
+    world.imgtool(["render", "lima", &bundle]).fails(2, "lima needs the disk");
+    let disk = world.imgtool(["export", &bundle, "--as", "qcow2"]).ok().text();
+    let args = ["render", "lima", &bundle, "--disk", &disk, "--location", "https://a.example/d"];
+    world.write("lima.yaml", world.imgtool(args).ok().text());
+    let said = "import json, yaml; print(json.dumps(yaml.safe_load(open('lima.yaml'))))";
+    let text = world.run(judge("python/bin/python"), ["-c", said]).ok().text();
+    let template: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let sum = world.run("sha256sum", [&disk]).ok().text();
+    let wanted = serde_json::json!({
+        "minimumLimaVersion": "2.0.0", "arch": "x86_64", "cpus": 1, "memory": "512MiB",
+        "images": [{
+            "location": "https://a.example/d", "arch": "x86_64",
+            "digest": format!("sha256:{}", &sum[..64]),
+        }],
+        "mounts": [], "containerd": { "system": false, "user": false },
+    });
+    assert_eq!(template, wanted);
+}
+
+/// What cloud-init itself finds. The disk's files are copied to where it looks first: not every
+/// kernel that tests run on mounts ISO 9660.
+const CLOUD_INIT: &str = r#"
+import sys
+sys.path.insert(0, sys.argv[1])
+from cloudinit import helpers, util
+from cloudinit.sources.DataSourceNoCloud import DataSourceNoCloud
+source = DataSourceNoCloud({}, None, helpers.Paths({"cloud_dir": "cloud", "run_dir": "run"}))
+source._get_devices = lambda label: []
+assert source.get_data(), "no seed"
+print(source.get_instance_id(), source.metadata["local-hostname"])
+config = util.load_yaml(source.get_userdata_raw())
+print(config["users"][0]["name"], config["users"][0]["ssh_authorized_keys"], config["ssh_pwauth"])
+"#;
+
+#[test]
+fn cloud_init_reads_the_seed() {
+    let world = World::new();
+    let bundle = bundle(&world);
+    world.write("key.pub", "# mine\nssh-ed25519 AAAAC3NzaC1lZDI1 me@\"home\"\n");
+    world.write("key", "-----BEGIN OPENSSH PRIVATE KEY-----\n");
+    let seed = |key: &str, out: &str| {
+        let more = ["--hostname", "web_1", "--ssh-key", key, "-o", out];
+        world.imgtool(["render", "cloud-init", &bundle].into_iter().chain(more))
+    };
+    seed("key", "seed.iso").fails(2, "not a public ssh key");
+    assert!(!world.path("seed.iso").exists());
+    seed("key.pub", "seed.iso").ok();
+    seed("key.pub", "again.iso").ok();
+    world.run("cmp", ["seed.iso", "again.iso"]).ok();
+    let label = world.run("blkid", ["-o", "value", "-s", "LABEL", "seed.iso"]).ok().text();
+    assert_eq!(label, "cidata");
+    let unpack = "mkdir -p cloud/seed/nocloud && bsdtar -xf seed.iso -C cloud/seed/nocloud";
+    world.run("sh", ["-c", unpack]).ok();
+    let program = judge("cloud-init/usr/lib/python3/dist-packages");
+    // Debian's Python has what Debian's cloud-init needs.
+    let found = world.run("/usr/bin/python3", ["-c", CLOUD_INIT, &program]);
+    let sum = world.run("sha256sum", [&bundle]).ok().text();
+    let wanted = format!(
+        "web-1-{} web-1\nagent ['ssh-ed25519 AAAAC3NzaC1lZDI1 me@\"home\"'] False",
+        &sum[..12]
+    );
+    assert_eq!(found.ok().text(), wanted);
 }

@@ -1,6 +1,8 @@
 //! Tests of the built binaries that need no virtual machine.
 
+mod api;
 mod build;
+mod container;
 mod debian;
 mod export;
 mod flatten;

@@ -1,6 +1,7 @@
 //! `imgtool catalog …`.
 
 mod init;
+mod mend;
 
 use std::path::PathBuf;
 
@@ -38,6 +39,7 @@ enum Verb {
     /// Sign the timestamp anew, so that readers know that nothing is hidden from them: for a cron.
     /// Other metadata that would run out soon are signed anew, too, where their keys are at hand.
     Refresh(Refresh),
+    Mend(mend::Args),
 }
 
 #[derive(clap::Args, Debug)]
@@ -132,12 +134,13 @@ impl Args {
             Verb::Yank(args) => args.run(json, progress),
             Verb::Prune(args) => args.run(json, progress),
             Verb::Refresh(args) => args.run(json, progress),
+            Verb::Mend(args) => args.run(json, progress),
         }
     }
 }
 
 /// `debian:12 x86_64  image   36.20 MiB  sha256:…  yanked: reason`
-fn line(entry: &Entry) -> String {
+pub(super) fn line(entry: &Entry) -> String {
     let kind = format!("{:?}", entry.about.kind).to_lowercase();
     let size = Unit::Bytes.amount(entry.size);
     let yanked = entry.about.yanked.as_ref().map(|why| format!("  yanked: {why}"));
@@ -145,7 +148,7 @@ fn line(entry: &Entry) -> String {
     format!("{title:<32}  {kind:<6}  {size:>11}  {digest}{}", yanked.unwrap_or_default())
 }
 
-fn lines(entries: &[Entry]) -> Vec<serde_json::Value> {
+pub(super) fn lines(entries: &[Entry]) -> Vec<serde_json::Value> {
     entries.iter().map(Entry::to_json).collect()
 }
 

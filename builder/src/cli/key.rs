@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::Subcommand;
 use imgrun::tuf::{Clock, Role, time};
-use imgrun::{Class, Progress, Result};
+use imgrun::{Progress, Result};
 
 use super::passphrase;
 use super::place::{KeyDir, Sign, Trust};
@@ -172,16 +172,7 @@ fn said(version: u64, json: bool) {
 
 impl Rotate {
     fn run(self, json: bool, progress: &Progress) -> Result<()> {
-        let root = match self.sign.trust.open(&self.store, Clock::Ignored) {
-            Err(e) if e.class() == Class::Trust => {
-                // This command may have been cut.
-                let mended = self.sign.publisher(&self.store, progress, |p| p.mend());
-                mended.map_err(|_| e)?;
-                self.sign.trust.open(&self.store, Clock::Ignored)?
-            }
-            opened => opened?,
-        };
-        let root = root.1.trusted.root;
+        let root = self.sign.planner(&self.store, progress, |publisher| publisher.root())?;
         let keys = self.sign.keys.load()?;
         let new = self.new.as_deref().map(|name| keys.find(name).map(|k| k.public.clone()));
         let new = new.transpose()?;
@@ -201,7 +192,7 @@ impl Rotate {
 
 impl Expire {
     fn run(self, json: bool, progress: &Progress) -> Result<()> {
-        let root = self.sign.trust.open(&self.store, Clock::Ignored)?.1.trusted.root;
+        let root = self.sign.planner(&self.store, progress, |publisher| publisher.root())?;
         let key = super::place::key(&self.sign.keys.load()?, &root, &self.key)?;
         let expire = |publisher: &imgtool::publish::Publisher<'_>| publisher.expire(&key);
         let version = self.sign.publisher(&self.store, progress, expire)?;

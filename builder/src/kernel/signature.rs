@@ -55,7 +55,10 @@ impl Keys {
         let mut keyring = Vec::new();
         for signer in &signature.signers {
             let path = signature.keys.join(format!("{signer}.asc"));
-            let key = dearmor(&read_text(&path)?);
+            let text = read_text(&path).map_err(|e| {
+                e.hint(format!("the signer's key goes there: gpg --export --armor {signer}"))
+            })?;
+            let key = dearmor(&text);
             let key = key.ok_or_else(|| {
                 Error::input(format!("{} is no armored OpenPGP key", path.display()))
             })?;

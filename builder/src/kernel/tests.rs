@@ -285,7 +285,7 @@ fn an_unknown_kernel_is_answered_with_those_there_are() {
 #[test]
 fn our_own_configurations_are_good() {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel-configs");
-    for name in ["generic-6.1", "generic-6.12", "micro-6.1", "micro-6.12"] {
+    for name in ["generic-6.1", "generic-6.12", "micro-6.1", "micro-6.12", "upstream-6.12"] {
         let config = find_config(&ours, name).unwrap();
         for arch in [Arch::X86_64, Arch::Aarch64] {
             let inputs = Inputs::read(&config, arch).unwrap();

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use bundle::{Chunks, Digest, Frame, HashingWriter, Known, Outline};
 use imgrun::Unit;
@@ -75,8 +76,13 @@ impl Publisher<'_> {
         packed: &File,
         known: &mut Known,
     ) -> Result<()> {
-        let about = |e| Error::io("a temporary file", e);
-        let object = tempfile::NamedTempFile::new().map_err(about)?;
+        let beside = draft.file.parent().filter(|dir| *dir != Path::new(""));
+        let beside = beside.unwrap_or(Path::new("."));
+        let about = |e| Error::io(format!("a temporary file in {}", beside.display()), e);
+        // It may get as long as the bundle: where that is there is room, in /tmp there may be none.
+        let mut object = tempfile::Builder::new();
+        let object = object.prefix(".imgtool-").suffix(".partial").tempfile_in(beside);
+        let object = object.map_err(about)?;
         let mut writer = HashingWriter::new(object.as_file());
         let (mut new, mut at) = (HashMap::new(), 0);
         let mut buffer = Vec::new();
@@ -117,15 +123,6 @@ impl Publisher<'_> {
         let Some(chunks) = self.reader().chunks(key)? else { return Ok(Vec::new()) };
         let objects = chunks.objects();
         Ok([chunks_key(key)].into_iter().chain(objects.iter().map(frames_key)).collect())
-    }
-
-    /// Whether a bundle is there, whole or with all of its pieces.
-    pub(super) fn has_objects(&self, entry: &Entry) -> Result<bool> {
-        if self.depot.size(&entry.key())?.is_some() {
-            return Ok(true);
-        }
-        let keys = self.chunk_keys(&entry.key())?;
-        Ok(!keys.is_empty() && self.are_there(keys.into_iter())?)
     }
 
     fn are_there(&self, keys: impl Iterator<Item = String>) -> Result<bool> {

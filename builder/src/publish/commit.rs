@@ -16,7 +16,7 @@ use super::head::Heads;
 use super::owner::lifetime_default;
 use crate::depot::{Body, Put};
 use crate::sign::{SigningKey, sign};
-use crate::{Class, Error, Result};
+use crate::{Error, Result};
 
 /// Tries of one commit. Each loss is somebody else's success.
 const TRIES_MAX: u32 = 2_000;
@@ -224,17 +224,10 @@ impl Publisher<'_> {
     /// # Errors
     /// As [`Publisher::refresh`], and where this host has not seen the catalog whole.
     pub fn repair(&self) -> Result<Catalog> {
-        if let Err(e) = Catalog::open(self.depot, self.memory, Clock::Ignored)
-            && e.class() == Class::Trust
-            && self.mend().is_ok()
-            && let Ok(catalog) = self.refresh()
-        {
-            return Ok(catalog);
-        }
         self.repairing.set(true);
         let advanced = self.advance();
         self.repairing.set(false);
-        advanced?;
+        advanced.map_err(|e| self.hinted(e))?;
         self.refresh()
     }
 

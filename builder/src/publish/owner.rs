@@ -6,6 +6,7 @@ use imgrun::catalog::{Catalog, metadata_key};
 use imgrun::tuf::{Clock, Envelope, PublicKey, Role, RoleKeys, Root, Signed, Time};
 
 use super::Publisher;
+use super::succession::named;
 use crate::depot::{Body, Put};
 use crate::{Error, Result};
 
@@ -40,6 +41,7 @@ impl Owners {
             roles: BTreeMap::new(),
             lifetimes: self.lifetimes.clone(),
             numbered_timestamps: true,
+            succeeds: BTreeMap::new(),
         };
         for (role, (keys, threshold)) in &self.roles {
             root.keys.extend(keys.iter().map(|key| (key.id(), key.clone())));
@@ -162,19 +164,22 @@ impl Publisher<'_> {
     /// The next root. Where other roles' keys change, their newest files are first signed anew by
     /// old and new keys, so that a reader finds a valid catalog at any moment.
     fn change_root(&self, edit: &dyn Fn(&mut Root) -> Result<()>) -> Result<u64> {
-        let old = match Catalog::open(self.depot, self.memory, Clock::Ignored) {
-            Err(e) if e.class() == crate::Class::Trust && self.mend().is_ok() => {
-                Catalog::open(self.depot, self.memory, Clock::Ignored)?
-            }
-            catalog => catalog?,
-        };
-        let old = old.trusted.root;
+        let old = self.root()?;
         let mut new = old.clone();
         edit(&mut new)?;
         if new == old {
             return Ok(old.version);
         }
         self.put_root(&old, new)
+    }
+
+    /// The root that readers believe now.
+    ///
+    /// # Errors
+    /// Where the catalog is not whole; a change of keys that was cut is told by a hint.
+    pub fn root(&self) -> Result<Root> {
+        let catalog = Catalog::open(self.depot, self.memory, Clock::Ignored);
+        Ok(catalog.map_err(|e| self.hinted(e))?.trusted.root)
     }
 
     /// Signs the root anew as it is; where its keys are not at hand, that is said.
@@ -194,16 +199,18 @@ impl Publisher<'_> {
         let used: BTreeSet<_> = new.roles.values().flat_map(|r| r.keyids.clone()).collect();
         new.keys.retain(|id, _| used.contains(id));
         check(&new)?;
+        let heads = match self.is_succession(old, &new)? {
+            true => Some(self.heads()?),
+            false => None,
+        };
+        new.succeeds = heads.as_ref().map(named).unwrap_or_default();
         let bytes = self.sign_root(&[old, &new], &new)?;
-        let heads = if self.is_succession(old, &new)? {
-            Some(self.heads()?)
-        } else {
+        if heads.is_none() {
             self.bridge.replace(Some(new.clone()));
             let bridged = self.sign_anew(old, &new);
             self.bridge.replace(None);
             bridged?;
-            None
-        };
+        }
         let key = metadata_key(Role::Root, new.version);
         if self.depot.put_new(&key, Body::Bytes(&bytes))? == Put::Exists {
             return Err(Error::input(format!("{key}: somebody else changed the root just now"))

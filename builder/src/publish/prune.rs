@@ -6,6 +6,7 @@ use imgrun::catalog::{Entry, INDEX, METADATA, TARGETS, entries, target_key};
 use imgrun::tuf::{Role, Targets, time};
 
 use super::Publisher;
+use super::notice::Notice;
 use crate::Result;
 use crate::depot::Listed;
 
@@ -40,33 +41,40 @@ impl Publisher<'_> {
         let heads = self.heads()?;
         let before = heads.targets.signed.as_ref().map(entries).transpose()?.unwrap_or_default();
         let stays = kept(&before, keep);
-        let gone = before.into_iter().filter(|e| !stays.contains(&e.path())).collect();
-        if !dry_run {
-            self.commit(&|targets| without(targets, keep))?;
+        let entries = before.into_iter().filter(|e| !stays.contains(&e.path())).collect();
+        if dry_run {
+            return Ok(Pruned { entries, files: self.unused(keep, time::now())? });
         }
-        // Read again: others may have published since.
-        let heads = self.heads()?;
-        let Some(targets) = &heads.targets.signed else { return Ok(Pruned::default()) };
-        let stays = kept(&entries(targets)?, keep);
-        let files = self.unused(&heads, targets, &stays, keep)?;
-        for file in files.iter().filter(|_| !dry_run) {
-            imgrun::interrupt::check()?;
-            self.depot.delete(&file.key)?;
-        }
-        if !dry_run {
-            self.depot.sweep(keep.unused_seconds)?;
-        }
-        Ok(Pruned { entries: gone, files })
+        self.commit(&|targets| without(targets, keep))?;
+        let unused = self.unused(keep, u64::MAX)?;
+        let keys = unused.into_iter().map(|file| file.key).collect();
+        let mut notice = Notice::give(self.depot, keys)?;
+        let removed = self.remove(keep, &mut notice);
+        notice.withdraw()?;
+        let files = removed?;
+        self.depot.sweep(keep.unused_seconds)?;
+        Ok(Pruned { entries, files })
     }
 
-    /// The files that are neither needed nor young.
-    fn unused(
-        &self,
-        heads: &super::head::Heads,
-        targets: &Targets,
-        stays: &BTreeSet<String>,
-        keep: Keep,
-    ) -> Result<Vec<Listed>> {
+    /// Removes what is unused now, and was when `notice` was given of it.
+    fn remove(&self, keep: Keep, notice: &mut Notice<'_>) -> Result<Vec<Listed>> {
+        let mut files = self.unused(keep, notice.given)?;
+        files.retain(|file| notice.lists(&file.key));
+        // An index before its frames: what it is the index of is then simply not there.
+        files.sort_by_key(|file| !file.key.ends_with(".chunks"));
+        for file in &files {
+            imgrun::interrupt::check()?;
+            notice.renew()?;
+            self.depot.delete(&file.key)?;
+        }
+        Ok(files)
+    }
+
+    /// The files that are neither needed nor young at the time `now`, in seconds since 1970.
+    fn unused(&self, keep: Keep, now: u64) -> Result<Vec<Listed>> {
+        let heads = self.heads()?;
+        let Some(targets) = &heads.targets.signed else { return Ok(Vec::new()) };
+        let stays = kept(&entries(targets)?, keep);
         let named: BTreeSet<String> = targets
             .targets
             .iter()
@@ -76,7 +84,7 @@ impl Publisher<'_> {
             })
             .filter_map(|(path, target)| Some(target_key(path, &target.digest()?)))
             .collect();
-        let old = |file: &Listed| file.modified + keep.unused_seconds <= time::now();
+        let old = |file: &Listed| file.modified.saturating_add(keep.unused_seconds) <= now;
         let mut files = self.depot.list(&format!("{TARGETS}/"))?;
         let named = self.with_chunks(named, &files, &old)?;
         files.retain(|file| old(file) && !named.contains(&file.key));

@@ -2,16 +2,22 @@
 //!
 //! Ordinarily old and new keys sign before the root changes, so that a reader finds a valid catalog
 //! at any moment. Here only the new ones can, and not before the root vouches for them. From the new
-//! root to the new `timestamp.json` readers are refused; none is let in that should not be. A kill in
-//! between is mended by the same command, or by `catalog refresh --repair`: what was published last
-//! is then known by the word of the root before.
+//! root to the new `timestamp.json` readers are refused; none is let in that should not be.
+//!
+//! A kill in between is mended by a command of its own, which shows what it is about to sign
+//! ([`Publisher::mending`]). What the old keys have signed proves nothing then: somebody may have
+//! found them. So the new root names, by digest, what it takes over, and nothing else is signed anew.
+//! One thing is left to whoever looks at what is shown: that these were not superseded since. A host
+//! that remembers the catalog knows.
 
-use imgrun::catalog::{metadata_key, timestamp_key};
-use imgrun::tuf::{Envelope, Role, Root, Signed, Snapshot, Targets, Timestamp, next_root, open};
+use std::collections::BTreeMap;
+
+use imgrun::catalog::{self, Catalog, Entry, metadata_key};
+use imgrun::tuf::{Clock, Envelope, MetaFile, Role, Root, Signed, Snapshot, open};
 
 use super::Publisher;
 use super::head::{Head, Heads, no_root, root};
-use crate::{Error, Result};
+use crate::{Class, Error, Result};
 
 /// Tries to create one file. Each loss is somebody else's success.
 const TRIES_MAX: u32 = 100;
@@ -88,41 +94,101 @@ impl Publisher<'_> {
         Ok(Head { number: number.max(found.number), ..found })
     }
 
-    /// Finishes the rotation of a lost key that was cut behind its new root.
+    /// What is left to be signed anew after a lost key's rotation that was cut behind its new root.
+    /// Nothing is written.
     ///
     /// # Errors
-    /// Where what is there is signed by neither the root's keys nor by those of the root before.
-    pub fn mend(&self) -> Result<()> {
-        let state = self.memory.load()?.ok_or_else(no_root)?;
-        let new = root(&state)?;
-        let key = metadata_key(Role::Root, new.version.saturating_sub(1));
-        let bytes = self.depot.get(&key, Role::Root.bytes_max())?;
-        let bytes = bytes.ok_or_else(|| Error::trust(format!("{key}: it is not there")))?;
-        let envelope = Envelope::parse(&bytes, &key)?;
-        let old = Root::read(&envelope, &key)?;
-        old.verify(Role::Root, &envelope, &key)?;
-        next_root(&old, state.root.as_bytes(), "root.json")?;
-        let (timestamp, bytes) = self.of_either::<Timestamp>(&old, &new, &timestamp_key())?;
-        let key = metadata_key(Role::Snapshot, timestamp.snapshot()?.version);
-        let timestamp = (timestamp, bytes);
-        let (snapshot, bytes) = self.of_either::<Snapshot>(&old, &new, &key)?;
-        let key = metadata_key(Role::Targets, snapshot.targets()?.version);
-        let snapshot = (snapshot, bytes);
-        let targets = self.of_either::<Targets>(&old, &new, &key)?;
-        let heads = Heads {
-            targets: self.head(&new, Some(targets.0), Some(targets.1))?,
-            snapshot: self.head(&new, Some(snapshot.0), Some(snapshot.1))?,
-            timestamp: self.head(&new, Some(timestamp.0), Some(timestamp.1))?,
-            root: new.clone(),
+    /// [`crate::Class::Trust`] where nothing is left, the root does not say what it takes over, what
+    /// it took over is not there, or this host has seen that the rotation was finished.
+    pub fn mending(&self) -> Result<Mending> {
+        let broken = match Catalog::open(self.depot, self.memory, Clock::Ignored) {
+            Ok(_) => return Err(Error::usage("the catalog is whole: there is nothing to mend")),
+            Err(e) if e.class() == Class::Trust => e,
+            Err(e) => return Err(e),
         };
-        self.succeed(&new, heads)
+        // The newest root was remembered, whatever was wrong behind it.
+        let state = self.memory.load()?.ok_or_else(no_root)?;
+        let root = root(&state)?;
+        if state.targets.is_some() {
+            return Err(broken.hint(
+                "no change of keys was cut: this host has seen the catalog whole under this root",
+            ));
+        }
+        let named = |role| root.succeeds.get(&role);
+        let (Some(targets), Some(snapshot), Some(timestamp)) =
+            (named(Role::Targets), named(Role::Snapshot), named(Role::Timestamp))
+        else {
+            return Err(broken);
+        };
+        let heads = Heads {
+            targets: self.taken_over(&root, targets)?,
+            snapshot: self.taken_over(&root, snapshot)?,
+            timestamp: self.taken_over(&root, timestamp)?,
+            root,
+        };
+        let entries = heads.targets.signed.as_ref().map(catalog::entries).transpose()?;
+        Ok(Mending { heads, entries: entries.unwrap_or_default() })
     }
 
-    /// The file `key`, signed as one of two roots wants it.
-    fn of_either<T: Signed>(&self, old: &Root, new: &Root, key: &str) -> Result<(T, String)> {
-        let bytes = self.depot.get(key, T::ROLE.bytes_max())?;
-        let bytes = bytes.ok_or_else(|| Error::trust(format!("{key}: it is not there")))?;
-        let signed = open(new, &bytes, key).or_else(|_| open(old, &bytes, key))?;
-        Ok((signed, String::from_utf8_lossy(&bytes).into_owned()))
+    /// Signs it anew.
+    ///
+    /// # Errors
+    /// As [`Publisher::refresh`].
+    pub fn mend(&self, mending: Mending) -> Result<Catalog> {
+        let root = mending.heads.root.clone();
+        self.succeed(&root, mending.heads)?;
+        self.refresh()
     }
+
+    /// `error`, and what can be done about it where a change of keys was cut.
+    pub(super) fn hinted(&self, error: Error) -> Error {
+        if error.class() != Class::Trust || self.mending().is_err() {
+            return error;
+        }
+        let title = self.depot.title();
+        error.hint(format!("a change of keys was cut here: imgtool catalog mend {title}"))
+    }
+
+    /// The file that the root names, which the keys before have signed, or what its own keys have
+    /// signed after that.
+    fn taken_over<T: Signed>(&self, root: &Root, named: &MetaFile) -> Result<Head<T>> {
+        let key = metadata_key(T::ROLE, named.version);
+        let bytes = self.depot.get(&key, T::ROLE.bytes_max())?;
+        let bytes = bytes.ok_or_else(|| Error::trust(format!("{key}: it is not there")))?;
+        named.check(&bytes, &key)?;
+        let signed = T::read(&Envelope::parse(&bytes, &key)?, &key)?;
+        self.head(root, Some(signed), Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+}
+
+/// What is to be signed anew: the word of keys that are lost, which the new root has taken over.
+#[derive(Debug)]
+pub struct Mending {
+    heads: Heads,
+    /// The bundles that would be listed.
+    pub entries: Vec<Entry>,
+}
+
+impl Mending {
+    /// The files that it goes out from, and the root that names them.
+    pub fn files(&self) -> Vec<String> {
+        let Heads { root, targets, snapshot, timestamp } = &self.heads;
+        let files = [
+            (Role::Root, Some(root.version)),
+            (Role::Targets, targets.signed.as_ref().map(Signed::version)),
+            (Role::Snapshot, snapshot.signed.as_ref().map(Signed::version)),
+            (Role::Timestamp, timestamp.signed.as_ref().map(Signed::version)),
+        ];
+        files.into_iter().filter_map(|(role, version)| Some(role.file(version?))).collect()
+    }
+}
+
+/// What a root has to say of `heads` that it takes over.
+pub(super) fn named(heads: &Heads) -> BTreeMap<Role, MetaFile> {
+    fn file<T: Signed>(head: &Head<T>) -> Option<(Role, MetaFile)> {
+        let version = head.signed.as_ref()?.version();
+        Some((T::ROLE, MetaFile::of(version, &head.bytes)))
+    }
+    let Heads { targets, snapshot, timestamp, .. } = heads;
+    [file(targets), file(snapshot), file(timestamp)].into_iter().flatten().collect()
 }

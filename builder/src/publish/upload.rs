@@ -1,9 +1,10 @@
 //! The plan of a publication, and its performance.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use imgrun::catalog::{About, Catalog, Entry};
-use imgrun::depot::Depot;
+use imgrun::depot::{Depot, chunks_key};
 use imgrun::interrupt;
 use imgrun::tuf::Targets;
 use imgrun::{Class, Stage, Unit};
@@ -67,7 +68,9 @@ impl Publisher<'_> {
         let entries: Vec<Entry> = drafts.iter().map(|d| d.entry.clone()).collect();
         merge(&base, &entries)?;
         let item = |draft: Draft| {
-            let there = self.reader().size(&draft.entry.key())?;
+            let key = draft.entry.key();
+            let reader = self.reader();
+            let there = if reader.is_whole(&key)? { reader.size(&key)? } else { None };
             let listed = base.iter().any(|e| covers(e, &draft.entry));
             let action = match (there, listed) {
                 (None, _) => Action::Upload,
@@ -89,17 +92,21 @@ impl Publisher<'_> {
     pub fn publish(&self, items: Vec<Item>) -> Result<Report> {
         for item in items.iter().filter(|item| item.action != Action::Nothing) {
             self.upload(item)?;
-            self.read_back(&item.draft)?;
+            match self.read_back(&item.draft) {
+                // Nothing names it yet: what was there, or a piece of it, was pruned just now.
+                Err(e) if e.class() == Class::Trust => {
+                    if self.reader().is_whole(&item.draft.entry.key())? {
+                        return Err(e);
+                    }
+                    self.complete(&item.draft)?;
+                }
+                done => done?,
+            }
         }
         let entries: Vec<Entry> = items.iter().map(|i| i.draft.entry.clone()).collect();
         let stage = self.progress.stage("publish the catalog", Unit::Items, None);
         let catalog = self.commit(&|targets| change(targets, &entries))?;
-        // A prune that ran meanwhile may have taken what nothing named yet.
-        for item in &items {
-            if !self.has_objects(&item.draft.entry)? {
-                self.upload_whole(&item.draft)?;
-            }
-        }
+        self.secure(&items)?;
         self.depot.announce(&catalog.entries, &entries)?;
         let version = catalog.trusted.targets.version;
         stage.finish(format!("version {version}"));
@@ -131,6 +138,29 @@ impl Publisher<'_> {
         let put = self.depot.put_new(&entry.key(), body)?;
         stage.finish(if put == Put::Created { "uploaded" } else { "was there" });
         Ok(())
+    }
+
+    /// Sees to it that what is listed now is there, whatever a prune has removed before it was.
+    fn secure(&self, items: &[Item]) -> Result<()> {
+        let mut keys = BTreeSet::new();
+        for Item { draft, .. } in items {
+            let key = draft.entry.key();
+            if self.depot.size(&key)?.is_none() {
+                keys.extend(self.chunk_keys(&key)?);
+            }
+            keys.extend([chunks_key(&key), key]);
+        }
+        self.outlast_prunes(&keys)?;
+        items.iter().try_for_each(|item| self.complete(&item.draft))
+    }
+
+    /// Uploads what is not, or no longer, there as a whole.
+    fn complete(&self, draft: &Draft) -> Result<()> {
+        if self.reader().is_whole(&draft.entry.key())? {
+            return Ok(());
+        }
+        self.upload_whole(draft)?;
+        self.read_back(draft)
     }
 
     /// Compares what a reader gets with what was meant.
@@ -178,8 +208,8 @@ impl Publisher<'_> {
     }
 }
 
-/// Looks for every bundle that `catalog` lists; `deep` reads them and compares digests, else only
-/// sizes are compared. Returns what is wrong.
+/// Looks for every bundle that `catalog` lists, whole or with all of its pieces; `deep` reads them and
+/// compares digests, else only sizes are compared. Returns what is wrong.
 ///
 /// # Errors
 /// Where the depot can not be read.
@@ -199,6 +229,9 @@ pub fn examine(depot: &dyn Depot, catalog: &Catalog, deep: bool) -> Result<Vec<S
             None => wrong.push(format!("{path}: it is not there")),
             Some(size) if size != entry.size => {
                 wrong.push(format!("{path}: it has {size} bytes instead of {}", entry.size));
+            }
+            Some(_) if !depot.is_whole(&entry.key())? => {
+                wrong.push(format!("{path}: a piece of it is cut short or not there"));
             }
             Some(_) => {}
         }

@@ -1,15 +1,14 @@
 //! The recipe's wire form: which keys there are and of what type, each value with its place.
 
-use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 
-use super::Span;
 use super::action::Step;
-use super::fault::{Faults, closest};
+use super::fault::{Faults, KEY_BYTES_MAX, closest};
 use super::step;
 
-/// A longer key is not compared with the known ones.
-const KEY_BYTES_MAX: usize = 64;
+pub(super) use super::fault::{
+    At, Key, Value, boolean, integer, string, strings, unknown_key, wrong_type,
+};
 
 pub(super) const RECIPE_KEYS: [&str; 13] = [
     "name",
@@ -42,12 +41,6 @@ const SECTIONS: [(&str, &[&str]); 6] = [
     ("[lint]", &LINT_KEYS),
     ("a [[step]]", &step::KEYS),
 ];
-
-/// A value and where it stands.
-pub(crate) struct At<T> {
-    pub(crate) value: T,
-    pub(crate) span: Span,
-}
 
 /// What was written; nothing is checked but the types.
 #[derive(Default)]
@@ -93,9 +86,6 @@ pub(super) struct WireTest {
     pub(super) contains: Option<At<String>>,
     pub(super) timeout: Option<At<String>>,
 }
-
-pub(crate) type Key<'t> = Spanned<DeString<'t>>;
-pub(crate) type Value<'t> = Spanned<DeValue<'t>>;
 
 /// Reads `text` as far as it can be read and records what is wrong with it.
 pub(super) fn read(text: &str, faults: &mut Faults) -> Wire {
@@ -243,76 +233,4 @@ fn unknown(key: &Key, here: usize, faults: &mut Faults) {
     };
     let word: String = word.chars().take(KEY_BYTES_MAX).collect();
     faults.add(key.span(), format!("unknown key `{word}`{hint}"));
-}
-
-/// A key that a table of `keys` does not have; for files without sections to mistake.
-pub(crate) fn unknown_key(key: &Key, place: &str, keys: &[&str], faults: &mut Faults) {
-    let word: String = key.get_ref().chars().take(KEY_BYTES_MAX).collect();
-    let hint = match closest(&word, keys) {
-        Some(guess) => format!("; did you mean `{guess}`?"),
-        None => format!("; {place} has: {}", keys.join(", ")),
-    };
-    faults.add(key.span(), format!("unknown key `{word}`{hint}"));
-}
-
-pub(crate) fn boolean(key: &Key, value: &Value, faults: &mut Faults) -> Option<bool> {
-    if let DeValue::Boolean(answer) = value.get_ref() {
-        return Some(*answer);
-    }
-    wrong_type(key, value, "true or false", faults);
-    None
-}
-
-pub(crate) fn wrong_type(key: &Key, value: &Value, wanted: &str, faults: &mut Faults) {
-    let word = key.get_ref();
-    faults.mean(word);
-    let found = match value.get_ref() {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    };
-    faults.add(value.span(), format!("`{word}` is {found}; it has to be {wanted}"));
-}
-
-pub(crate) fn string(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<String>> {
-    match value.get_ref() {
-        DeValue::String(text) => Some(At { value: text.to_string(), span: value.span() }),
-        _ => {
-            wrong_type(key, value, "a string", faults);
-            None
-        }
-    }
-}
-
-pub(crate) fn strings(
-    key: &Key,
-    value: &Value,
-    faults: &mut Faults,
-) -> Option<At<Vec<At<String>>>> {
-    let DeValue::Array(list) = value.get_ref() else {
-        wrong_type(key, value, "a list of strings", faults);
-        return None;
-    };
-    let items = list.iter().filter_map(|item| match item.get_ref() {
-        DeValue::String(text) => Some(At { value: text.to_string(), span: item.span() }),
-        _ => {
-            wrong_type(key, item, "a list of strings", faults);
-            None
-        }
-    });
-    Some(At { value: items.collect(), span: value.span() })
-}
-
-pub(crate) fn integer(key: &Key, value: &Value, faults: &mut Faults) -> Option<At<i64>> {
-    if let DeValue::Integer(number) = value.get_ref()
-        && let Ok(number) = i64::from_str_radix(number.as_str(), number.radix())
-    {
-        return Some(At { value: number, span: value.span() });
-    }
-    wrong_type(key, value, "a whole number", faults);
-    None
 }

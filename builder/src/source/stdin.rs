@@ -57,7 +57,7 @@ pub fn resolve(
         stage.add(n as u64);
     }
     let (bytes, digest) = (draft.bytes(), draft.digest());
-    let source = Resolved::single(NAME.into(), NAME.into(), draft.path(), bytes, digest)?;
+    let source = super::single(NAME.into(), NAME.into(), draft.path(), bytes, digest)?;
     stage.finish(digest.to_string());
     Ok(Spooled { source, draft })
 }

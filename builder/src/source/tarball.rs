@@ -43,7 +43,7 @@ pub fn resolve(file: &Path, progress: &Progress) -> Result<Resolved> {
     }
     let digest = hasher.finish();
     let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
-    let found = Resolved::single(file.display().to_string(), name, file, bytes, digest)?;
+    let found = super::single(file.display().to_string(), name, file, bytes, digest)?;
     stage.finish(digest.to_string());
     Ok(found)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bundle::{Arch, Init};
 use imgrun::{
     Accel, AccelChoice, Cancel, Decision, Exec, Hostname, KvmEvidence, Machine, NAMESERVER,
-    Network, Output, Progress, Running, Spec, Stage, Status, Store, boot_max, choose_accel,
+    Network, Output, Progress, Running, Spec, Stage, Status, Store, Vmm, boot_max, choose_accel,
 };
 
 use crate::cache::Cache;
@@ -207,6 +207,7 @@ impl Job<'_> {
         Ok(Spec {
             arch,
             accel,
+            vmm: Vmm::default(),
             cpus: if accel == Accel::Kvm { CPUS } else { 1 },
             memory_mib: MEMORY_MIB,
             kernel: stored.path(Arch::kernel_file(arch)),

@@ -14,12 +14,12 @@ use imgtool::sign::{SigningKey, sign};
 
 use crate::world::Repository;
 
-fn read<T: Signed>(path: &Path) -> T {
+pub(crate) fn read<T: Signed>(path: &Path) -> T {
     T::read(&Envelope::parse(&fs::read(path).unwrap(), "it").unwrap(), "it").unwrap()
 }
 
 /// With two versions, both seen by the reader.
-fn seen() -> Repository {
+pub(crate) fn seen() -> Repository {
     let repository = Repository::new();
     repository.publish("a", "1");
     repository.publish("a", "2");
@@ -27,7 +27,12 @@ fn seen() -> Repository {
     repository
 }
 
-fn write<T: Signed>(repository: &Repository, name: &str, signed: &T, key: &str) -> Vec<u8> {
+pub(crate) fn write<T: Signed>(
+    repository: &Repository,
+    name: &str,
+    signed: &T,
+    key: &str,
+) -> Vec<u8> {
     let key: SigningKey = repository.key(key);
     let bytes = sign(signed, &[&key]).unwrap().to_bytes();
     fs::write(repository.file(name), &bytes).unwrap();
@@ -46,7 +51,7 @@ fn publish_targets(repository: &Repository, targets: &Targets, keys: [&str; 3]) 
     point_at(repository, n, &bytes, keys[2]);
 }
 
-fn point_at(repository: &Repository, snapshot: u64, bytes: &[u8], key: &str) {
+pub(crate) fn point_at(repository: &Repository, snapshot: u64, bytes: &[u8], key: &str) {
     let mut timestamp: Timestamp = read(&repository.file("timestamp.json"));
     timestamp.version += 1;
     timestamp.meta.insert("snapshot.json".to_string(), MetaFile::of(snapshot, bytes));

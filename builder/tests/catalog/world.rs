@@ -214,8 +214,22 @@ impl Repository {
         &self,
         work: impl FnOnce(&Publisher<'_>) -> Result<T>,
     ) -> Result<T> {
+        self.publish_with(&self.owner, work)
+    }
+
+    /// The same by who remembers something else.
+    pub(crate) fn publish_with<T>(
+        &self,
+        memory: &Memory,
+        work: impl FnOnce(&Publisher<'_>) -> Result<T>,
+    ) -> Result<T> {
         let progress = Progress::silent();
-        work(&Publisher::new(&self.depot, &self.owner, &self.keys, NO_PASSPHRASE, &progress))
+        work(&Publisher::new(&self.depot, memory, &self.keys, NO_PASSPHRASE, &progress))
+    }
+
+    /// Finds out which keys are at hand now.
+    pub(crate) fn reload_keys(&mut self) {
+        self.keys = Keys::load(&self.world.path("keys"), None, NO_PASSPHRASE).unwrap();
     }
 
     /// Publishes a kernel.

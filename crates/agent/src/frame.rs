@@ -23,6 +23,10 @@ pub mod kind {
     pub const SHUTDOWN: u8 = 5;
     /// [`crate::Message::Error`].
     pub const ERROR: u8 = 6;
+    /// [`crate::Message::Restore`].
+    pub const RESTORE: u8 = 7;
+    /// [`crate::Message::Restored`].
+    pub const RESTORED: u8 = 8;
     /// [`crate::Message::Exec`].
     pub const EXEC: u8 = 16;
     /// [`crate::Message::Started`].

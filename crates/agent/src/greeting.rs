@@ -32,6 +32,8 @@ pub struct Hello {
     pub nonce: [u8; NONCE_BYTES],
     /// The host's wall clock, nanoseconds since 1970.
     pub wall_clock_unix_ns: u64,
+    /// A channel of the session before whose command goes on; all others are killed.
+    pub keep: Option<u32>,
 }
 
 /// Who is PID 1 in the guest.
@@ -58,6 +60,8 @@ pub struct Ack {
     pub version: String,
     /// Who is PID 1.
     pub init: InitKind,
+    /// It knows [`crate::Restore`] and [`Hello::keep`].
+    pub restores: bool,
 }
 
 const TAG_NONCE: u8 = 1;
@@ -67,12 +71,14 @@ const TAG_WALL_CLOCK: u8 = 4;
 const TAG_PROTOCOL: u8 = 5;
 const TAG_VERSION: u8 = 6;
 const TAG_INIT: u8 = 7;
+const TAG_KEEP: u8 = 8;
+const TAG_RESTORES: u8 = 9;
 
 impl Hello {
     /// A greeting for every protocol of this library.
     pub fn new(nonce: [u8; NONCE_BYTES], wall_clock_unix_ns: u64) -> Self {
         let (protocol_min, protocol_max) = (PROTOCOL_MIN, PROTOCOL_MAX);
-        Hello { protocol_min, protocol_max, nonce, wall_clock_unix_ns }
+        Hello { protocol_min, protocol_max, nonce, wall_clock_unix_ns, keep: None }
     }
 
     /// The newest protocol that both sides speak.
@@ -88,17 +94,22 @@ impl Hello {
         tlv::put(&mut body, TAG_PROTOCOL_MIN, &self.protocol_min.to_le_bytes());
         tlv::put(&mut body, TAG_PROTOCOL_MAX, &self.protocol_max.to_le_bytes());
         tlv::put(&mut body, TAG_WALL_CLOCK, &self.wall_clock_unix_ns.to_le_bytes());
+        if let Some(channel) = self.keep {
+            tlv::put(&mut body, TAG_KEEP, &channel.to_le_bytes());
+        }
         frame(kind::HELLO, HELLO_MAGIC, &body)
     }
 
     pub(crate) fn decode(body: &[u8]) -> Result<Self, ProtocolError> {
         let (mut nonce, mut min, mut max, mut clock) = (None, None, None, None);
+        let mut keep = None;
         for field in tlv::fields(body) {
             match field? {
                 (TAG_NONCE, v) => nonce = Some(tlv::array(v, "nonce")?),
                 (TAG_PROTOCOL_MIN, v) => min = Some(tlv::u16(v, "protocol min")?),
                 (TAG_PROTOCOL_MAX, v) => max = Some(tlv::u16(v, "protocol max")?),
                 (TAG_WALL_CLOCK, v) => clock = Some(tlv::u64(v, "wall clock")?),
+                (TAG_KEEP, v) => keep = Some(tlv::u32(v, "channel")?),
                 _ => {}
             }
         }
@@ -107,6 +118,7 @@ impl Hello {
             protocol_max: max.ok_or(ProtocolError::Missing { field: "protocol max" })?,
             nonce: nonce.ok_or(ProtocolError::Missing { field: "nonce" })?,
             wall_clock_unix_ns: clock.ok_or(ProtocolError::Missing { field: "wall clock" })?,
+            keep,
         })
     }
 }
@@ -126,12 +138,15 @@ impl Ack {
         tlv::put(&mut body, TAG_PROTOCOL_MAX, &self.protocol_max.to_le_bytes());
         tlv::put(&mut body, TAG_VERSION, version);
         tlv::put(&mut body, TAG_INIT, &[init]);
+        if self.restores {
+            tlv::put(&mut body, TAG_RESTORES, &[1]);
+        }
         frame(kind::ACK, ACK_MAGIC, &body)
     }
 
     pub(crate) fn decode(body: &[u8]) -> Result<Self, ProtocolError> {
         let (mut nonce, mut protocol, mut min, mut max) = (None, None, None, None);
-        let (mut version, mut init) = (String::new(), None);
+        let (mut version, mut init, mut restores) = (String::new(), None, false);
         for field in tlv::fields(body) {
             match field? {
                 (TAG_NONCE, v) => nonce = Some(tlv::array(v, "nonce")?),
@@ -139,6 +154,7 @@ impl Ack {
                 (TAG_PROTOCOL_MIN, v) => min = Some(tlv::u16(v, "protocol min")?),
                 (TAG_PROTOCOL_MAX, v) => max = Some(tlv::u16(v, "protocol max")?),
                 (TAG_VERSION, v) => version = tlv::text(v, VERSION_BYTES_MAX),
+                (TAG_RESTORES, v) => restores = tlv::bool(v, "restores")?,
                 (TAG_INIT, v) => {
                     init = Some(match tlv::u8(v, "init")? {
                         1 => InitKind::Agent,
@@ -156,6 +172,7 @@ impl Ack {
             protocol_max: max.ok_or(ProtocolError::Missing { field: "protocol max" })?,
             version,
             init: init.ok_or(ProtocolError::Missing { field: "init" })?,
+            restores,
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! # The stream
 //!
-//! One full-duplex byte stream: on QEMU the virtio-serial port [`PORT_NAME`]. It carries frames:
+//! One full-duplex byte stream: on QEMU the virtio-serial port [`PORT_NAME`], on other VMMs a
+//! connection of the host's to the vsock port [`VSOCK_PORT`]. It carries frames:
 //!
 //! ```text
 //! [len u32][channel u32][type u8][flags u8] payload      little-endian, len <= 65,536, flags = 0
@@ -34,6 +35,14 @@
 //! many more, and may be given in advance to widen the window. Nobody ever has to buffer more than
 //! what it has given credit for. The empty frame at a stream's end needs no credit.
 //!
+//! # Copies of a machine
+//!
+//! A machine that was saved goes on as any number of copies. Each is greeted anew, and its `Hello`
+//! may name one channel of the old session to be kept: its command goes on, both windows begin
+//! again, what was on its way is lost. Then the host sends `Restore`, and lets nobody use the copy
+//! before the answer, `Restored`, says that it has its own name, clock and random numbers. An agent
+//! that can do that says so in its `Ack`.
+//!
 //! # Files
 //!
 //! They are copied by commands, too: the agent's own program sends and receives [`copy`]'s stream
@@ -56,6 +65,7 @@ mod frame;
 mod greeting;
 pub mod listening;
 mod message;
+mod restore;
 mod session;
 mod tlv;
 mod window;
@@ -69,6 +79,7 @@ pub use greeting::{Ack, Hello, InitKind, NONCE_BYTES};
 pub use message::{
     Fault, FaultCode, Message, Shutdown, Stream, data_chunks, encode_stdin, output_header,
 };
+pub use restore::{MAC_BYTES, MACHINE_ID_BYTES, Restore, Restored, SEED_BYTES};
 pub use session::{AgentEvent, FromAgent, FromHost, HostEvent};
 pub use window::{Received, Sending};
 
@@ -78,6 +89,8 @@ pub const PROTOCOL_MIN: u16 = 1;
 pub const PROTOCOL_MAX: u16 = 1;
 /// The name of the virtio-serial port.
 pub const PORT_NAME: &str = "imgtool.agent";
+/// Where there is no such port: the vsock port that the agent listens on.
+pub const VSOCK_PORT: u32 = 1024;
 /// Where the agent lies in the guest.
 pub const GUEST_PATH: &str = "/usr/lib/imgtool/imgagent";
 /// At most this many commands at a time.

@@ -5,7 +5,7 @@ use crate::frame::{
     CHANNEL_CONTROL, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Frame, kind, put_header,
 };
 use crate::greeting::HELLO_MAGIC;
-use crate::{Exec, Exit, ProtocolError, tlv};
+use crate::{Exec, Exit, ProtocolError, Restore, Restored, tlv};
 
 /// A command's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +74,10 @@ pub enum Message {
     },
     /// Control, host to agent: end commands, write everything to disk, end the machine.
     Shutdown(Shutdown),
+    /// Control, host to agent: become another machine than the one you are a copy of.
+    Restore(Restore),
+    /// Control, agent to host: the answer.
+    Restored(Restored),
     /// Agent to host. On a channel it answers [`Message::Exec`], and the channel is closed; on
     /// control it is for the log.
     Error(Fault),
@@ -190,6 +194,8 @@ impl Message {
             Message::Pong { token } => (kind::PONG, one(&token.to_le_bytes())),
             Message::Shutdown(Shutdown::PowerOff) => (kind::SHUTDOWN, one(&[1])),
             Message::Shutdown(Shutdown::Reboot) => (kind::SHUTDOWN, one(&[2])),
+            Message::Restore(restore) => (kind::RESTORE, restore.encode()?),
+            Message::Restored(restored) => (kind::RESTORED, restored.encode()),
             Message::Error(fault) => (kind::ERROR, fault.encode()),
             Message::Exec(exec) => (kind::EXEC, exec.encode()?),
             Message::Started { pid } => (kind::STARTED, one(&pid.to_le_bytes())),
@@ -210,6 +216,7 @@ impl Message {
         let to_host = matches!(
             self,
             Message::Pong { .. }
+                | Message::Restored(_)
                 | Message::Error(_)
                 | Message::Data(Stream::Stdout | Stream::Stderr, _)
         );
@@ -227,10 +234,13 @@ impl Message {
     /// Any [`ProtocolError`]; the stream still has its frame boundaries, and may go on.
     pub fn decode(frame: Frame) -> Result<Self, ProtocolError> {
         let Frame { channel, kind, payload } = frame;
-        let control = matches!(kind, kind::PING | kind::PONG | kind::SHUTDOWN);
+        let control = matches!(
+            kind,
+            kind::PING | kind::PONG | kind::SHUTDOWN | kind::RESTORE | kind::RESTORED
+        );
         if kind != kind::ERROR && control != (channel == CHANNEL_CONTROL) {
             return Err(match kind {
-                kind::HELLO..=kind::ERROR | kind::EXEC..=kind::EXIT => {
+                kind::HELLO..=kind::RESTORED | kind::EXEC..=kind::EXIT => {
                     ProtocolError::WrongChannel { kind }
                 }
                 _ => ProtocolError::UnknownKind { kind },
@@ -247,6 +257,8 @@ impl Message {
                 2 => Shutdown::Reboot,
                 _ => return Err(ProtocolError::Invalid { field: "shutdown", rule: "1 or 2" }),
             }),
+            kind::RESTORE => Message::Restore(Restore::decode(&payload)?),
+            kind::RESTORED => Message::Restored(Restored::decode(&payload)?),
             kind::ERROR => Message::Error(Fault::decode(&payload)?),
             kind::EXEC => Message::Exec(Exec::decode(&payload)?),
             kind::STARTED => Message::Started { pid: tlv::u32(value(&payload)?, "pid")? },

@@ -26,6 +26,23 @@ fn control() {
     check(0, Message::Pong { token }, "0d000000 00000000 04 00  01 08000000 0807060504030201");
     check(0, Message::Shutdown(Shutdown::PowerOff), "06000000 00000000 05 00  01 01000000 01");
     check(0, Message::Shutdown(Shutdown::Reboot), "06000000 00000000 05 00  01 01000000 02");
+    let restore = Restore {
+        wall_clock_unix_ns: 3,
+        seed: [0xaa; SEED_BYTES],
+        hostname: "h".into(),
+        machine_id: [0xbb; MACHINE_ID_BYTES],
+        mac: Some([1, 2, 3, 4, 5, 6]),
+    };
+    let seed = "aa".repeat(SEED_BYTES);
+    let expected = format!(
+        "78000000 00000000 07 00  01 08000000 0300000000000000  02 40000000 {seed}  \
+         03 01000000 68  04 10000000 {}  05 06000000 010203040506",
+        "bb".repeat(MACHINE_ID_BYTES)
+    );
+    check(0, Message::Restore(restore), &expected);
+    let restored = Restored { kept: true, failure: Some("no".into()) };
+    let expected = "0d000000 00000000 08 00  01 01000000 01  02 02000000 6e6f";
+    check(0, Message::Restored(restored), expected);
     let codes = [
         FaultCode::NotFound,
         FaultCode::NotExecutable,
@@ -87,14 +104,19 @@ fn commands() {
 #[test]
 fn greetings() {
     let nonce: [u8; NONCE_BYTES] = *b"0123456789abcdef";
-    let hello = Hello { protocol_min: 1, protocol_max: 2, nonce, wall_clock_unix_ns: 3 };
+    let hello =
+        Hello { protocol_min: 1, protocol_max: 2, nonce, wall_clock_unix_ns: 3, keep: None };
     // The checksums are zlib.crc32() of the bodies, as Python says.
     let expected = "3e000000 00000000 01 00  f5 696d67 48454c fa  3000 c3bb18ed \
          01 10000000 30313233343536373839616263646566 \
          02 02000000 0100  03 02000000 0200  04 08000000 0300000000000000";
     assert_eq!(hex(&hello.encode()), expected.replace(' ', ""));
     let event = FromHost::new().feed(&mut &hello.encode()[..]).expect("no error");
-    assert_eq!(event, Some(HostEvent::Hello(hello)));
+    assert_eq!(event, Some(HostEvent::Hello(hello.clone())));
+    let keeps = Hello { keep: Some(7), ..hello };
+    assert!(hex(&keeps.encode()).ends_with("04080000000300000000000000080400000007000000"));
+    let event = FromHost::new().feed(&mut &keeps.encode()[..]).expect("no error");
+    assert_eq!(event, Some(HostEvent::Hello(keeps)));
 
     let ack = Ack {
         nonce,
@@ -103,13 +125,20 @@ fn greetings() {
         protocol_max: 1,
         version: "v".into(),
         init: InitKind::Systemd,
+        restores: false,
     };
     let expected = "44000000 00000000 02 00  f5 696d67 41434b fa  3600 ee7355bf \
          01 10000000 30313233343536373839616263646566 \
          05 02000000 0100  02 02000000 0100  03 02000000 0100  06 01000000 76  07 01000000 02";
     assert_eq!(hex(&ack.encode()), expected.replace(' ', ""));
     let event = FromAgent::new(nonce).feed(&mut &ack.encode()[..]).expect("no error");
-    assert_eq!(event, Some(AgentEvent::Ack(ack)));
+    assert_eq!(event, Some(AgentEvent::Ack(ack.clone())));
+    let restores = Ack { restores: true, ..ack };
+    assert!(
+        hex(&restores.encode()).ends_with("0701000000020901000000 01".replace(' ', "").as_str())
+    );
+    let event = FromAgent::new(nonce).feed(&mut &restores.encode()[..]).expect("no error");
+    assert_eq!(event, Some(AgentEvent::Ack(restores)));
 }
 
 #[test]

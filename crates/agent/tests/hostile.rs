@@ -119,6 +119,7 @@ fn the_host_waits_for_its_own_nonce() {
             protocol_max: 1,
             version: "1".into(),
             init: InitKind::Agent,
+            restores: false,
         };
         let len = random.below(300);
         let mut stream = random.bytes(len);

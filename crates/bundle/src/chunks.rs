@@ -17,7 +17,7 @@
 //! bytes that are not those that the signed manifest and the frame table promise. With it the packed
 //! file can be read as if it were there, in any range ([`Chunks::read`]).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use crate::outline::Fixed;
@@ -159,6 +159,18 @@ impl Chunks {
             .map(|(object, _)| *object)
             .filter(|object| seen.insert(*object))
             .collect()
+    }
+
+    /// The objects that it needs, each with the number of bytes up to the end of the last frame in it.
+    pub fn extents(&self) -> BTreeMap<Digest, u64> {
+        let mut extents = BTreeMap::new();
+        for part in &self.parts {
+            if let From::Object(object, at) = &part.from {
+                let end = extents.entry(*object).or_insert(0);
+                *end = at.saturating_add(part.bytes).max(*end);
+            }
+        }
+        extents
     }
 
     /// Where its frames are.

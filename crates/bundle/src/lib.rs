@@ -82,8 +82,8 @@ pub use chunks::{Bytes, CHUNKS_BYTES_MAX, Chunks, Known};
 pub use digest::{Digest, Hasher, HashingReader, HashingWriter};
 pub use error::{Error, Result};
 pub use manifest::{
-    AgentInfo, Blob, Boot, Database, FileEntry, Init, Kind, MANIFEST_BYTES_MAX, Manifest, Package,
-    ROOTFS, Reference, SBOM, SCHEMA, Source,
+    AgentInfo, Blob, Boot, Database, FileEntry, ImageConfig, Init, Kind, MANIFEST_BYTES_MAX,
+    Manifest, Package, ROOTFS, Reference, SBOM, SCHEMA, Source,
 };
 pub use member::read_manifest;
 pub use name::{Name, Version};

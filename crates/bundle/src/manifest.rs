@@ -74,7 +74,7 @@ pub struct Manifest {
     /// How an image is started. Images only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<Boot>,
-    /// The kernel that an image was built to run on. Images only.
+    /// The kernel that an image was built to run on; none: any. Images only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Reference>,
     /// The agent inside an image. Images only.
@@ -161,6 +161,25 @@ pub struct Boot {
     /// More words for the kernel's command line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cmdline: Vec<String>,
+    /// How a container image wants its program run, where the bundle is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ImageConfig>,
+}
+
+/// How an image wants to be run (OCI image specification, "config").
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageConfig {
+    /// `NAME=value` each.
+    pub env: Vec<String>,
+    /// The program and its first arguments.
+    pub entrypoint: Vec<String>,
+    /// More arguments, or the program where there is no entrypoint.
+    pub cmd: Vec<String>,
+    /// `user[:group]`, names or numbers; empty is root.
+    pub user: String,
+    /// The directory to start in; empty is `/`.
+    pub workdir: String,
 }
 
 /// What runs as process 1 once the root is stacked.
@@ -274,8 +293,8 @@ impl Manifest {
                 "manifest.json lists the files {names:?}, a bundle of this kind holds {allowed:?}"
             )));
         }
-        if self.kind == Kind::Image && (self.boot.is_none() || self.kernel.is_none()) {
-            return Err(Error::format("manifest.json of an image needs boot and kernel"));
+        if self.kind == Kind::Image && self.boot.is_none() {
+            return Err(Error::format("manifest.json of an image needs boot"));
         }
         crate::test::check(&self.tests)?;
         Ok(())

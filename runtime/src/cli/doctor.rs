@@ -21,9 +21,9 @@ impl Args {
             say(&serde_json::Value::from(all).to_string())?;
         } else {
             for check in &checks {
-                say(&format!("{:<7} {:<5} {}", check.name, check.health.name(), check.found))?;
+                say(&format!("{:<16} {:<5} {}", check.name, check.health.name(), check.found))?;
                 if let Some(remedy) = &check.remedy {
-                    say(&format!("{:<13} -> {remedy}", ""))?;
+                    say(&format!("{:<22} -> {remedy}", ""))?;
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! `imgrun gc`
 
-use imgrun::{Garbage, KEEP_DEFAULT, Result};
+use imgrun::{Garbage, KEEP_DEFAULT, Result, Unit};
 use serde_json::json;
 
 use super::{Shell, say};
@@ -8,7 +8,8 @@ use super::{Shell, say};
 /// Remove old versions and what killed pulls have left
 ///
 /// Of each name the versions that came last stay, with the kernels that their images were built
-/// with. What a machine runs from stays, too.
+/// with. What a machine runs from stays, too. Layers of container images stay for a week after
+/// their last use.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Versions of each name to keep
@@ -41,6 +42,10 @@ impl Args {
         if drafts > 0 {
             say(&format!("{drafts} beginnings of pulls"))?;
         }
+        if !gone.layers.is_empty() {
+            let bytes = Unit::Bytes.amount(layer_bytes(&gone));
+            say(&format!("{} layers and parts of container images, {bytes}", gone.layers.len()))?;
+        }
         Ok(())
     }
 }
@@ -51,5 +56,12 @@ pub(super) fn object(gone: &Garbage, dry_run: bool) -> serde_json::Value {
         json!({ "name": manifest.name, "version": manifest.version, "digest": stored.digest })
     });
     let bundles: Vec<_> = bundles.collect();
-    json!({ "removed": bundles, "drafts": gone.drafts.len(), "dry_run": dry_run })
+    json!({
+        "removed": bundles, "drafts": gone.drafts.len(),
+        "layers": gone.layers.len(), "layer_bytes": layer_bytes(gone), "dry_run": dry_run,
+    })
+}
+
+fn layer_bytes(gone: &Garbage) -> u64 {
+    gone.layers.iter().map(|item| item.bytes).sum()
 }

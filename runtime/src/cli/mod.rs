@@ -6,6 +6,7 @@ mod create;
 mod doctor;
 mod exec;
 mod export;
+mod fork;
 mod gc;
 mod import;
 mod inspect;
@@ -20,6 +21,7 @@ mod pull;
 mod rm;
 mod run;
 mod session;
+mod snapshot;
 mod stats;
 mod stdio;
 mod supervise;
@@ -75,6 +77,8 @@ enum Verb {
     Cp(cp::Args),
     Logs(logs::Logs),
     Console(logs::Console),
+    Snapshot(snapshot::Args),
+    Fork(fork::Args),
     Ps(ps::Args),
     Stats(stats::Args),
     Ports(ports::Args),
@@ -130,6 +134,7 @@ impl Shell {
             biased;
             _ = self.interrupts.next() => {
                 cancel.cancel();
+                imgrun::interrupt::raise();
                 // A second interrupt does not wait, nor do we for a server that keeps silent; what is
                 // left then is swept at the next start.
                 tokio::select! {
@@ -154,6 +159,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return fail(&Error::host("the event loop").because(e), None),
     };
+    if let Err(e) = imgrun::interrupt::listen() {
+        return fail(&e, None);
+    }
     runtime.block_on(perform(cli))
 }
 
@@ -179,6 +187,8 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Cp(args) => args.run(&mut shell).await,
         Verb::Logs(args) => args.run(&mut shell).await,
         Verb::Console(args) => args.run(&mut shell).await,
+        Verb::Snapshot(args) => args.run(&mut shell).await,
+        Verb::Fork(args) => args.run(&mut shell).await,
         Verb::Stats(args) => args.run(&mut shell).await,
         Verb::Ports(args) => args.run(&mut shell).await,
         Verb::Ps(args) => args.run(&mut shell).await,

@@ -2,26 +2,29 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use bundle::{Arch, Kind};
 use imgrun::feed::{Feed, Flags};
+use imgrun::oci::{Access, Reference};
 use imgrun::offer::Offer;
 use imgrun::pull::{Options, Pulled, Wanted, kernel_of, parse_rate};
-use imgrun::{Cancel, Progress, Result, Store, Unit};
+use imgrun::{Cancel, Error, Imported, Progress, Result, Store, Unit, container};
 use serde_json::{Value, json};
 
 use super::{Shell, say};
 
-/// Fetch images and their kernels from a catalog
+/// Fetch images and their kernels from a catalog, or container images from registries
 ///
 /// Only what no bundle here holds already is fetched, and every byte is checked before it counts.
 /// A pull that was cut goes on where it was. The kernel that an image was built with comes with it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct Args {
-    /// What to fetch: debian, debian@12.9, debian@sha256:…; without a version the newest
+    /// What to fetch: debian, debian@12.9, debian@sha256:…; without a version the newest. Or a
+    /// container image, named in full: docker.io/library/alpine
     #[arg(required = true, value_name = "NAME")]
-    names: Vec<Wanted>,
+    names: Vec<Named>,
     /// For another kind of machine: x86_64, aarch64
     #[arg(long, default_value_t = Arch::host())]
     arch: Arch,
@@ -53,12 +56,39 @@ pub(super) struct SourceArgs {
     limit_rate: Option<NonZeroU64>,
 }
 
+/// What is to be pulled.
+#[derive(Clone, Debug)]
+enum Named {
+    /// By a catalog's name.
+    Bundle(Wanted),
+    /// From a registry, or what another program has written.
+    Container(Reference),
+}
+
+impl FromStr for Named {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match container::told(text) {
+            Some(reference) => reference.map(Named::Container),
+            None => text.parse().map(Named::Bundle),
+        }
+    }
+}
+
+/// What is here now.
+enum Here {
+    Pulled(Pulled),
+    Made(Imported),
+}
+
 const HELP: &str = "\
 Examples:
   imgrun pull debian                               the newest version, from the configured catalogs
   imgrun pull debian@12.9 --arch aarch64
   imgrun pull debian --from https://images.example --root root.json
   imgrun pull debian --limit-rate 2M --json
+  imgrun pull docker.io/library/alpine:3.21        a container image becomes a bundle: imgrun run --help
 
 Catalogs are listed in $IMGRUN_CATALOGS, else ~/.config/imgrun/catalogs.toml, else
 /etc/imgrun/catalogs.toml:
@@ -103,18 +133,39 @@ impl Args {
         let pulled = shell.blocking(move |progress, cancel| self.perform(&store, progress, cancel));
         let pulled = pulled.await?;
         if json {
-            return say(&Value::from(pulled.iter().map(object).collect::<Vec<_>>()).to_string());
+            return say(
+                &Value::from(pulled.iter().map(Here::object).collect::<Vec<_>>()).to_string()
+            );
         }
-        for pulled in &pulled {
-            say(&line(pulled))?;
-        }
-        Ok(())
+        pulled.iter().try_for_each(|here| say(&here.line()))
     }
 
-    fn perform(self, store: &Store, progress: &Progress, cancel: &Cancel) -> Result<Vec<Pulled>> {
+    /// What is said of catalogs can not hold for registries, and is not passed over.
+    fn check_flags(&self) -> Result<()> {
+        let source = &self.source;
+        match source.is_given() || source.limit_rate.is_some() || self.kernel.is_some() {
+            true => {
+                Err(Error::usage("--from, --catalogs, --limit-rate and --kernel are for bundles")
+                    .hint("pull container images by a command of their own"))
+            }
+            false => Ok(()),
+        }
+    }
+
+    fn perform(self, store: &Store, progress: &Progress, cancel: &Cancel) -> Result<Vec<Here>> {
         let mut all = Vec::new();
         let options = self.source.options();
-        for wanted in &self.names {
+        for named in &self.names {
+            let wanted = match named {
+                Named::Bundle(wanted) => wanted,
+                Named::Container(image) => {
+                    self.check_flags()?;
+                    let access = Access::of_user(None, false)?;
+                    let made = container::pull(store, image, self.arch, &access, progress, cancel)?;
+                    all.push(Here::Made(made));
+                    continue;
+                }
+            };
             let offer = Offer::find(self.source.feeds(store)?, wanted, progress)?;
             let entry = wanted.choose(&offer.catalog, self.arch)?;
             let kernel = match (entry.about.kind, &entry.about.kernel, &self.kernel) {
@@ -125,10 +176,36 @@ impl Args {
             };
             // The kernel first: who finds the image can boot it.
             for entry in kernel.into_iter().chain([entry]) {
-                all.push(offer.pull(store, entry, &options, progress, cancel)?);
+                all.push(Here::Pulled(offer.pull(store, entry, &options, progress, cancel)?));
             }
         }
         Ok(all)
+    }
+}
+
+impl Here {
+    fn line(&self) -> String {
+        match self {
+            Here::Pulled(pulled) => line(pulled),
+            Here::Made(Imported { bundle, new }) => {
+                let how = if *new { "made" } else { "was there" };
+                format!("{} {} ({how})", bundle.title(), bundle.digest)
+            }
+        }
+    }
+
+    fn object(&self) -> Value {
+        match self {
+            Here::Pulled(pulled) => object(pulled),
+            Here::Made(Imported { bundle, new }) => {
+                let manifest = &bundle.manifest;
+                json!({
+                    "name": manifest.name, "version": manifest.version, "kind": manifest.kind,
+                    "arch": manifest.arch, "digest": bundle.digest, "new": new,
+                    "container": manifest.sources,
+                })
+            }
+        }
     }
 }
 

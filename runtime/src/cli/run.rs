@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use bundle::Arch;
 use clap::ValueEnum;
 use imgrun::kept::{self, Intent, Kept};
 use imgrun::{
-    Accel, AccelChoice, Class, Decision, Error, Exec, Forward, Hold, Hostname, Kernel, KvmEvidence,
-    MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Result, Spec, Stored, boot_max, check_exec,
-    choose_accel, offer,
+    Accel, AccelChoice, Cancel, Class, Decision, Error, Exec, Forward, Hold, Hostname, Kernel,
+    KvmEvidence, MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Progress, Result, Snapshot, Spec,
+    Store, Stored, Vmm, VmmChoice, boot_max, check_exec, choose_accel, choose_vmm, container,
+    offer,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::command::{CommandArgs, Done, Failure, conclude, duration, millis, session, size};
 use super::session::Outcome;
@@ -20,20 +22,25 @@ use super::{Shell, say, supervise, tty};
 
 /// Boot an image, run a command in it, throw the machine away
 ///
-/// IMAGE is a file (it is imported first: ./debian-12-x86_64.tar.zst), or the name of a bundle
-/// that is here (debian, debian:12, or digits of its digest). What is not here is pulled from the
-/// configured catalogs (imgrun pull --help). The image itself is never changed; what the machine
-/// writes goes with it.
+/// IMAGE is a file (it is imported first: ./debian-12-x86_64.tar.zst), the name of a bundle that is
+/// here (debian, debian:12, or digits of its digest), or a container image, named in full
+/// (docker.io/library/alpine). What is not here is pulled: bundles from the configured catalogs
+/// (imgrun pull --help), container images from their registry. The image itself is never changed;
+/// what the machine writes goes with it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct Args {
-    /// The image: a file, or the name of an imported bundle
-    image: String,
-    /// The command and its arguments; /bin/sh where there is none
+    /// The image: a file, the name of a bundle, or a container image
+    #[arg(required_unless_present = "from")]
+    image: Option<String>,
+    /// The command and its arguments; where there is none, the container image's own, or /bin/sh
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
     #[command(flatten)]
     how: CommandArgs,
+    /// Begin where this snapshot was taken, instead of booting an image
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = FROM_DECIDES)]
+    from: Option<String>,
     /// Virtual processors
     #[arg(long, default_value_t = 1)]
     cpus: u32,
@@ -46,6 +53,10 @@ pub(super) struct Args {
     /// Who executes the guest: the processor (kvm) or QEMU (tcg); auto goes by what works here
     #[arg(long, value_name = "HOW", default_value = "auto")]
     accel: AccelArg,
+    /// The program that runs the machine: qemu, firecracker or cloud-hypervisor; auto takes qemu
+    /// where it is installed. The others run by KVM only, without a network
+    #[arg(long, value_name = "WHICH", default_value = "auto")]
+    vmm: VmmArg,
     /// Connect the machine: none, or user (outbound only; see below)
     #[arg(long, value_name = "HOW", default_value = "none")]
     network: NetworkArg,
@@ -76,13 +87,30 @@ pub(super) struct Args {
     name: Option<Hostname>,
 }
 
+/// What a machine has that begins from a snapshot.
+const FROM_DECIDES: [&str; 6] = ["cpus", "memory", "upper_size", "accel", "network", "kernel"];
+
 const HELP: &str = "\
 Examples:
   imgrun run ./debian-12-x86_64.tar.zst -- uname -a
   imgrun run -it debian -- bash
   imgrun run -e CI=1 -w /tmp -u nobody debian -- env
   imgrun run -d --name web debian -- /srv/server        stays: imgrun logs web, exec web -- sh
+  imgrun run --from ready -- curl localhost             where imgrun snapshot web --as ready was
   pg_dump db | imgrun run --timeout 10m debian -- sh -c 'gzip -9' > db.gz
+  imgrun run docker.io/library/alpine:3.21 -- apk info
+  imgrun run docker://alpine                            docker's short names, told by docker://
+  imgrun run oci-layout:build/oci:v1                    also oci-archive: and docker-archive:
+
+A container image is named with its registry's host (with a dot or a colon, or localhost), so that
+it is never mistaken for a bundle. It is made a bundle once, with our agent in it, and then boots at
+once, without asking the registry; imgrun pull asks again. Its variables, user and working directory
+hold where no flag says otherwise, its entrypoint and command where no COMMAND is given. Unlike
+docker run: a COMMAND is run as it is, without the entrypoint; ports, volumes and health checks that
+the image declares mean nothing; the guest is a machine with a kernel of its own (generic-6.1, or
+--kernel) and, without --network, no network; a working directory that is missing is an error.
+Log-ins are those of docker and podman, mirrors and plain http those of imgtool:
+~/.config/imgtool/registries.toml, or $IMGTOOL_REGISTRIES.
 
 With --network user the machine reaches what this host reaches by IPv4, this host's own addresses
 included, and asks its name server; but not its loopback (127.0.0.0/8) and link-local addresses
@@ -110,6 +138,25 @@ impl From<AccelArg> for AccelChoice {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum VmmArg {
+    Auto,
+    Qemu,
+    Firecracker,
+    CloudHypervisor,
+}
+
+impl From<VmmArg> for VmmChoice {
+    fn from(arg: VmmArg) -> Self {
+        match arg {
+            VmmArg::Auto => VmmChoice::Auto,
+            VmmArg::Qemu => VmmChoice::Only(Vmm::Qemu),
+            VmmArg::Firecracker => VmmChoice::Only(Vmm::Firecracker),
+            VmmArg::CloudHypervisor => VmmChoice::Only(Vmm::CloudHypervisor),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum NetworkArg {
     None,
     User,
@@ -126,9 +173,8 @@ impl From<NetworkArg> for Network {
 
 /// What a run came to.
 struct Report {
-    image: Stored,
-    kernel: Kernel,
-    accel: Accel,
+    /// What it ran on.
+    base: Value,
     boot: Duration,
     exec: Duration,
     outcome: Outcome,
@@ -146,25 +192,36 @@ impl Args {
 
     /// Makes a machine that stays, and starts it if `start`.
     pub(super) async fn detach(mut self, shell: &mut Shell, start: bool) -> Done {
-        let command = (!self.command.is_empty()).then(|| self.exec());
-        command.as_ref().map_or(Ok(()), check_exec)?;
-        let (spec, image, kernel, _hold) = self.prepare(shell).await?;
-        let command = command.map(|exec| kept::Command {
+        let is_given = self.is_given();
+        let mut exec = self.exec();
+        check_exec(&exec)?;
+        let keep = |exec: Exec| kept::Command {
             argv: exec.argv,
             env: exec.env,
             cwd: exec.cwd,
             user: exec.user,
-        });
+        };
         let store = shell.store().await?;
-        let intent = Intent::new(&spec, &image, &kernel, self.hostname.as_ref(), command, self.rm);
+        let (stem, intent, _hold) = match &self.from {
+            Some(from) => {
+                let command = is_given.then(|| keep(exec));
+                (from.clone(), self.begin(&Snapshot::get(&store, from)?, command)?, None)
+            }
+            None => {
+                let (spec, image, kernel, hold) = self.prepare(shell).await?;
+                let has_command = configure(&image, is_given, &mut exec)?;
+                let command = has_command.then(|| keep(exec));
+                let hostname = self.hostname.as_ref();
+                let intent = Intent::new(&spec, &image, &kernel, hostname, command, self.rm);
+                (image.manifest.name.to_string(), intent, Some(hold))
+            }
+        };
+        let mut object = base(&intent);
         let (kept, turn) = match &self.name {
             Some(name) => Kept::create(&store, name, intent)?,
-            None => Kept::create_numbered(&store, image.manifest.name.as_str(), intent)?,
+            None => Kept::create_numbered(&store, &stem, intent)?,
         };
-        let mut object = json!({
-            "machine": kept.name.to_string(), "image": image.title(), "digest": image.digest,
-            "kernel": kernel.title, "accel": spec.accel.name(),
-        });
+        object["machine"] = kept.name.to_string().into();
         if start {
             match supervise::start(shell, &kept, turn, self.boot_timeout).await {
                 Ok(boot) => object["boot_ms"] = millis(boot).into(),
@@ -191,14 +248,11 @@ impl Args {
             tty::require()?;
         }
         let streams = self.how.streams(self.json);
-        let exec = self.exec();
-        // Before the machine is booted for nothing.
+        let is_given = self.is_given();
+        let mut exec = self.exec();
+        // Before anything is pulled or booted for nothing.
         check_exec(&exec)?;
-        let (spec, image, kernel, _hold) = self.prepare(shell).await?;
-        let store = shell.store().await?;
-        let limit = self.boot_timeout.unwrap_or(boot_max(spec.accel));
-        let machine = Machine::boot(&store, &spec, limit);
-        let mut machine = shell.unless_interrupted(machine).await?;
+        let (mut machine, base, _hold) = self.machine(shell, is_given, &mut exec).await?;
         let began = Instant::now();
         let boot = machine.booted_in();
         let outcome = session(machine.exec(exec), machine.panicked(), streams, shell).await;
@@ -211,7 +265,52 @@ impl Args {
         };
         let exec = began.elapsed();
         machine.kill();
-        Ok(Report { image, kernel, accel: spec.accel, boot, exec, outcome })
+        Ok(Report { base, boot, exec, outcome })
+    }
+
+    /// Whether there is a command; with --from it may have come in the image's place.
+    fn is_given(&self) -> bool {
+        !self.command.is_empty() || self.from.is_some() && self.image.is_some()
+    }
+
+    /// The machine that goes with the command, and what it runs on. What its image says of how it
+    /// is run is added to `exec`.
+    async fn machine(
+        &self,
+        shell: &mut Shell,
+        is_given: bool,
+        exec: &mut Exec,
+    ) -> Result<(Machine, Value, Option<Hold>)> {
+        let store = shell.store().await?;
+        if let Some(from) = &self.from {
+            let snapshot = Snapshot::get(&store, from)?;
+            let limit = self.boot_timeout.unwrap_or(boot_max(snapshot.accel()?));
+            let machine = snapshot.start(&store, self.hostname.as_ref(), &self.port, limit);
+            let machine = shell.unless_interrupted(machine).await?;
+            return Ok((machine, base(&snapshot.about.intent), None));
+        }
+        let (spec, image, kernel, hold) = self.prepare(shell).await?;
+        configure(&image, is_given, exec)?;
+        let limit = self.boot_timeout.unwrap_or(boot_max(spec.accel));
+        let machine = Machine::boot(&store, &spec, limit);
+        let machine = shell.unless_interrupted(machine).await?;
+        let base = base(&Intent::new(&spec, &image, &kernel, None, None, true));
+        Ok((machine, base, Some(hold)))
+    }
+
+    /// What a machine is to be that begins at `snapshot`; without a command of its own it has that
+    /// of the machine that was saved, which goes on.
+    fn begin(&self, snapshot: &Snapshot, command: Option<kept::Command>) -> Result<Intent> {
+        snapshot.check()?;
+        let mut intent = snapshot.intent();
+        intent.hostname = self.hostname.as_ref().map(Hostname::to_string);
+        intent.forwards = self.port.iter().map(|port| port.to_string()).collect();
+        intent.remove = self.rm;
+        if let Some(command) = command {
+            intent.command = Some(command);
+            intent.begin.iter_mut().for_each(|begin| begin.own_command = true);
+        }
+        Ok(intent)
     }
 
     /// What is to be booted, and the right to the image.
@@ -221,7 +320,9 @@ impl Args {
         let accel = self.accel.into();
         let Decision { accel, note } =
             choose_accel(accel, image.manifest.arch, || KvmEvidence::gather(false))?;
-        let spec = self.spec(&image, &kernel, accel);
+        let mut spec = self.spec(&image, &kernel, accel);
+        let arch = spec.arch;
+        spec.vmm = choose_vmm(self.vmm.into(), &spec, |vmm| vmm.is_installed(arch))?;
         spec.check()?;
         if let Some(note) = note {
             shell.progress.note(note);
@@ -232,12 +333,22 @@ impl Args {
     /// The image and its kernel, imported where they are files.
     async fn resolve(&self, shell: &mut Shell) -> Result<(Stored, Kernel)> {
         let store = shell.store().await?;
-        let (reference, kernel) = (self.image.clone(), self.kernel.clone());
+        let reference = self.image.clone().unwrap_or_default();
+        let kernel = self.kernel.clone();
         let resolved = shell.blocking(move |progress, cancel| {
-            let file = Some(PathBuf::from(&reference)).filter(|_| is_file(&reference));
-            let image = match &file {
-                Some(file) => store.import(file, progress, cancel)?.bundle,
-                None => offer::image(&store, &reference, progress, cancel)?,
+            let told = container::told(&reference).transpose()?;
+            let is_file = told.is_none() && is_file(&reference);
+            let file = is_file.then(|| PathBuf::from(&reference));
+            let image = match (&told, &file) {
+                (Some(container), _) => {
+                    // First: an image that nothing can boot is not pulled.
+                    if kernel.is_none() {
+                        offer::default_kernel(&store, Arch::host(), progress, cancel)?;
+                    }
+                    container::image(&store, container, Arch::host(), progress, cancel)?
+                }
+                (None, Some(file)) => import(&store, file, progress, cancel)?,
+                (None, None) => offer::image(&store, &reference, progress, cancel)?,
             };
             if image.manifest.kind != bundle::Kind::Image {
                 return Err(Error::input(format!("{} is a kernel, not an image", image.title())));
@@ -266,12 +377,42 @@ impl Args {
     }
 
     fn exec(&mut self) -> Exec {
-        let command = std::mem::take(&mut self.command);
+        let mut command = std::mem::take(&mut self.command);
+        if self.from.is_some() {
+            // There is no image: the first word is the command's.
+            command.splice(0..0, self.image.take().map(OsString::from));
+        }
         self.how.exec(command)
     }
 }
 
-/// A path has a slash, or looks like a packed bundle; anything else is a name.
+fn base(intent: &Intent) -> Value {
+    json!({
+        "image": intent.image_title, "digest": intent.image, "kernel": intent.kernel_title,
+        "accel": intent.accel, "vmm": intent.vmm,
+    })
+}
+
+/// Adds what a container image says of how it is run; returns whether there is a command then.
+fn configure(image: &Stored, is_given: bool, exec: &mut Exec) -> Result<bool> {
+    let config = image.manifest.boot.as_ref().and_then(|boot| boot.config.as_ref());
+    let Some(config) = config else { return Ok(is_given) };
+    container::apply(config, is_given, exec);
+    check_exec(exec).map_err(|e| e.within(image.title()))?;
+    Ok(is_given || !(config.entrypoint.is_empty() && config.cmd.is_empty()))
+}
+
+fn import(store: &Store, file: &Path, progress: &Progress, cancel: &Cancel) -> Result<Stored> {
+    match store.import(file, progress, cancel) {
+        Err(e) if !file.exists() && e.hint_text().is_none() => {
+            Err(e.hint("a container image is named in full: docker.io/library/alpine"))
+        }
+        imported => Ok(imported?.bundle),
+    }
+}
+
+/// A path has a slash, or looks like a packed bundle; anything else is a name. Container images were
+/// told before.
 fn is_file(reference: &str) -> bool {
     reference.contains('/') || reference.ends_with(".tar.zst")
 }
@@ -280,12 +421,14 @@ impl Report {
     fn object(&self) -> serde_json::Value {
         let (signal, timed_out) = self.outcome.details();
         let killed = matches!(self.outcome, Outcome::Killed { .. });
-        json!({
-            "code": self.outcome.code(), "signal": signal, "timed_out": timed_out,
-            "killed": killed, "image": self.image.title(),
-            "digest": self.image.digest, "kernel": self.kernel.title,
-            "accel": self.accel.name(), "boot_ms": millis(self.boot), "exec_ms": millis(self.exec),
-        })
+        let mut object = self.base.clone();
+        object["code"] = self.outcome.code().into();
+        object["signal"] = signal.into();
+        object["timed_out"] = timed_out.into();
+        object["killed"] = killed.into();
+        object["boot_ms"] = millis(self.boot).into();
+        object["exec_ms"] = millis(self.exec).into();
+        object
     }
 }
 

@@ -87,47 +87,72 @@ pub(super) async fn start(
     turn: Turn,
     boot_max: Option<Duration>,
 ) -> Result<Duration> {
-    let failed = |e| Error::host(format!("the supervisor of {}", kept.name)).because(e);
+    spawn(kept, turn, boot_max)?.ready(shell).await
+}
+
+/// A supervisor that has not said yet that its machine has booted.
+pub(super) struct Starting {
+    child: tokio::process::Child,
+    name: String,
+}
+
+/// Starts the supervisor of `kept`.
+pub(super) fn spawn(kept: &Kept, turn: Turn, boot_max: Option<Duration>) -> Result<Starting> {
+    let name = kept.name.to_string();
+    let failed = |e| Error::host(format!("the supervisor of {name}")).because(e);
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = tokio::process::Command::new(program);
-    command.arg("supervise").arg(kept.name.to_string());
+    command.arg("supervise").arg(&name);
     if let Some(limit) = boot_max {
         command.arg(format!("--boot-timeout-ms={}", millis(limit)));
     }
     command.stdin(turn.into_stdio()).stdout(std::process::Stdio::piped());
     command.stderr(std::process::Stdio::null());
-    let mut child = command.spawn().map_err(failed)?;
-    // What is left of the command has the lock open.
-    drop(command);
-    let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        let mut stdout = BufReader::new(stdout);
-        tokio::select! {
-            biased;
-            _ = shell.interrupts.next() => {
-                let _ = child.kill().await;
-                return Err(Error::interrupted());
-            }
-            read = stdout.read_line(&mut line) => drop(read.map_err(failed)?),
-        }
+    // What is left of the command has the lock open; it goes with this function.
+    let child = command.spawn().map_err(failed)?;
+    Ok(Starting { child, name })
+}
+
+impl Starting {
+    /// Ends it, and with it its machine.
+    pub(super) async fn give_up(mut self) -> Result<()> {
+        let _ = self.child.kill().await;
+        Err(Error::interrupted())
     }
-    let ready = serde_json::from_str(&line);
-    if !matches!(ready, Ok(Ready::Booted { .. })) {
-        // It ends, and with it its right to the machine, which the caller may remove.
-        let _ = tokio::time::timeout(END_MAX, child.wait()).await;
-    }
-    match ready {
-        Ok(Ready::Booted { ms }) => Ok(Duration::from_millis(ms)),
-        Ok(Ready::Failed { class, message, hint, detail }) => {
-            let mut e = Error::new(Class::from_name(&class).unwrap_or(Class::Bug), message);
-            if let Some(hint) = hint {
-                e = e.hint(hint);
+
+    /// Waits until the machine has booted; from the VMM's start to the agent's answer.
+    pub(super) async fn ready(mut self, shell: &mut Shell) -> Result<Duration> {
+        let failed = |e| Error::host(format!("the supervisor of {}", self.name)).because(e);
+        let mut line = String::new();
+        if let Some(stdout) = self.child.stdout.take() {
+            let mut stdout = BufReader::new(stdout);
+            tokio::select! {
+                biased;
+                _ = shell.interrupts.next() => {
+                    let _ = self.child.kill().await;
+                    return Err(Error::interrupted());
+                }
+                read = stdout.read_line(&mut line) => drop(read.map_err(failed)?),
             }
-            Err(match detail {
-                Some(detail) => e.detail(detail),
-                None => e,
-            })
         }
-        Err(_) => Err(Error::host(format!("the supervisor of {} ended", kept.name))),
+        let ready = serde_json::from_str(&line);
+        if !matches!(ready, Ok(Ready::Booted { .. })) {
+            // It ends, and with it its right to the machine, which the caller may remove.
+            let _ = tokio::time::timeout(END_MAX, self.child.wait()).await;
+        }
+        match ready {
+            Ok(Ready::Booted { ms }) => Ok(Duration::from_millis(ms)),
+            Ok(Ready::Failed { class, message, hint, detail }) => {
+                let mut e = Error::new(Class::from_name(&class).unwrap_or(Class::Bug), message);
+                if let Some(hint) = hint {
+                    e = e.hint(hint);
+                }
+                Err(match detail {
+                    Some(detail) => e.detail(detail),
+                    None => e,
+                })
+            }
+            Err(_) => Err(Error::host(format!("the supervisor of {} ended", self.name))),
+        }
     }
 }

@@ -6,12 +6,13 @@
 //! targets/<sha256>.frames                                   an object of packed frames, named by itself
 //! ```
 //! The catalog says nothing of it: name, digest and size are the packed file's. A reader who finds no
-//! file looks for the index, and checks what it gets as always.
+//! file looks for the index, and checks what it gets as always. Who has an index once goes by it, and
+//! asks for nothing but pieces.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::{Deref, Range};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bundle::{Bytes, CHUNKS_BYTES_MAX, Chunks, Digest};
 
@@ -50,8 +51,7 @@ impl<D: Deref<Target: Depot> + std::fmt::Debug + Send + Sync> Chunked<D> {
     /// # Errors
     /// [`crate::Class::Trust`] where it is damaged; where it can not be read.
     pub fn chunks(&self, key: &str) -> Result<Option<Arc<Chunks>>> {
-        let lock = || self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = lock().get(key) {
+        if let Some(known) = self.lock().get(key) {
             return Ok(Some(known.clone()));
         }
         let index = chunks_key(key);
@@ -60,12 +60,38 @@ impl<D: Deref<Target: Depot> + std::fmt::Debug + Send + Sync> Chunked<D> {
         let chunks = Chunks::parse(&bytes)
             .map_err(|e| Error::trust(format!("{title}: {index}: {e}")))
             .map(Arc::new)?;
-        let mut indexes = lock();
+        let mut indexes = self.lock();
         if indexes.len() >= INDEXES_MAX {
             indexes.clear();
         }
         indexes.insert(key.to_string(), chunks.clone());
         Ok(Some(chunks))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Chunks>>> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index of the file `key`, where it was needed before.
+    fn remembered(&self, key: &str) -> Option<Arc<Chunks>> {
+        self.lock().get(key).cloned()
+    }
+
+    fn read_pieces(
+        &self,
+        key: &str,
+        chunks: &Chunks,
+        range: Range<u64>,
+        out: &mut dyn Write,
+    ) -> Result<u64> {
+        let mut copied = 0;
+        let read = chunks.read(range, &mut |bytes| {
+            copied += self.copy(bytes, out)?;
+            Ok::<(), Error>(())
+        });
+        // It may be there as a whole now, in the place of pieces that were lost.
+        read.inspect_err(|_| drop(self.lock().remove(key)))?;
+        Ok(copied)
     }
 
     fn copy(&self, bytes: Bytes<'_>, out: &mut dyn Write) -> Result<u64> {
@@ -95,24 +121,39 @@ impl<D: Deref<Target: Depot> + std::fmt::Debug + Send + Sync> Depot for Chunked<
     }
 
     fn read(&self, key: &str, range: Range<u64>, out: &mut dyn Write) -> Result<Option<u64>> {
+        if let Some(chunks) = self.remembered(key) {
+            return self.read_pieces(key, &chunks, range, out).map(Some);
+        }
         if let Some(found) = self.depot.read(key, range.clone(), out)? {
             return Ok(Some(found));
         }
         let Some(chunks) = self.chunks_of_target(key)? else { return Ok(None) };
-        let mut copied = 0;
-        chunks.read(range, &mut |bytes| {
-            copied += self.copy(bytes, out)?;
-            Ok::<(), Error>(())
-        })?;
-        Ok(Some(copied))
+        self.read_pieces(key, &chunks, range, out).map(Some)
     }
 
     fn size(&self, key: &str) -> Result<Option<u64>> {
-        if let Some(size) = self.depot.size(key)? {
+        let known = self.remembered(key);
+        if known.is_none()
+            && let Some(size) = self.depot.size(key)?
+        {
             return Ok(Some(size));
         }
-        let chunks = self.chunks_of_target(key)?;
+        let chunks = known.map_or_else(|| self.chunks_of_target(key), |known| Ok(Some(known)))?;
         Ok(chunks.map(|chunks| chunks.outline().packed_bytes()))
+    }
+
+    /// Looks for all of its pieces.
+    fn is_whole(&self, key: &str) -> Result<bool> {
+        if self.depot.size(key)?.is_some() {
+            return Ok(true);
+        }
+        let Some(chunks) = self.chunks_of_target(key)? else { return Ok(false) };
+        for (object, bytes) in chunks.extents() {
+            if self.depot.size(&frames_key(&object))?.is_none_or(|there| there < bytes) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn sends_parts(&self) -> bool {

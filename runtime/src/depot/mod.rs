@@ -41,6 +41,14 @@ pub trait Depot: Debug + Send + Sync {
     /// Where that can not be found out.
     fn size(&self, key: &str) -> Result<Option<u64>>;
 
+    /// Whether the file under `key` is there with all that it is kept as: see [`Chunked`].
+    ///
+    /// # Errors
+    /// As [`Depot::size`].
+    fn is_whole(&self, key: &str) -> Result<bool> {
+        Ok(self.size(key)?.is_some())
+    }
+
     /// The whole file under `key`, if it has at most `bytes_max` bytes.
     ///
     /// # Errors

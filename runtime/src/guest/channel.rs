@@ -122,6 +122,8 @@ fn name(message: &Message) -> &'static str {
         Message::Ping { .. } => "PING",
         Message::Pong { .. } => "PONG",
         Message::Shutdown(_) => "SHUTDOWN",
+        Message::Restore(_) => "RESTORE",
+        Message::Restored(_) => "RESTORED",
         Message::Error(_) => "ERROR",
         Message::Exec(_) => "EXEC",
         Message::Started { .. } => "STARTED",

@@ -41,6 +41,15 @@ pub(super) struct State {
     /// Channels of other processes: no number is in both.
     pub(super) relayed: HashMap<u32, Relayed>,
     last_channel: u32,
+    /// Frames that are sent whoever wants quiet: they came before.
+    before_quiet: Vec<u8>,
+    /// Somebody wants quiet: [`State::out`] waits.
+    quiet: bool,
+    /// The tokens of the last ping and the last answer.
+    pinged: u64,
+    ponged: u64,
+    /// The guest's answer to [`Message::Restore`].
+    pub(super) restored: Option<agent::Restored>,
     failure: Option<String>,
 }
 
@@ -117,7 +126,10 @@ impl Link {
         loop {
             let next = self.until(|state| match &state.failure {
                 Some(_) => Some(None),
-                None if state.out.is_empty() => None,
+                None if !state.before_quiet.is_empty() => {
+                    Some(Some(std::mem::take(&mut state.before_quiet)))
+                }
+                None if state.quiet || state.out.is_empty() => None,
                 None => Some(Some(std::mem::take(&mut state.out))),
             });
             let Some(bytes) = next.await else { return };
@@ -157,8 +169,13 @@ impl Link {
         drop(state);
         let message = Message::decode(frame)?;
         if channel == CHANNEL_CONTROL {
+            self.change(|state| match message {
+                Message::Pong { token } => state.ponged = token,
+                Message::Restored(ref restored) => state.restored = Some(restored.clone()),
+                _ => {}
+            });
             return match message {
-                Message::Pong { .. } | Message::Error(_) => Ok(()),
+                Message::Pong { .. } | Message::Restored(_) | Message::Error(_) => Ok(()),
                 _ => Err(broken("an unexpected frame on the control channel")),
             };
         }
@@ -176,6 +193,47 @@ impl Link {
         drop(state);
         self.changed.notify_waiters();
         Ok(())
+    }
+
+    /// Holds back what is sent from now on; see [`super::Guest::quiet`].
+    pub(super) fn quiet(self: &Arc<Self>) -> Result<Quiet> {
+        let mut state = self.lock();
+        if state.quiet {
+            return Err(Error::usage("the machine is being saved already"));
+        }
+        let token = state.pinged + 1;
+        state.queue(CHANNEL_CONTROL, &Message::Ping { token })?;
+        let before = std::mem::take(&mut state.out);
+        state.before_quiet.extend_from_slice(&before);
+        (state.pinged, state.quiet) = (token, true);
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(Quiet { link: self.clone(), token })
+    }
+
+    /// Waits until the guest has answered the ping `token`.
+    pub(super) async fn heard(&self, token: u64) -> Result<()> {
+        self.until(|state| match state.ponged == token {
+            true => Some(Ok(())),
+            false => state.alive().err().map(Err),
+        })
+        .await
+    }
+
+    /// Waits for the guest's answer to [`Message::Restore`].
+    pub(super) async fn restored(&self) -> Result<agent::Restored> {
+        let answer = |state: &mut State| {
+            let restored = state.restored.take().map(Ok);
+            restored.or_else(|| state.alive().err().map(Err))
+        };
+        self.until(answer).await
+    }
+
+    /// Takes over a command of the session before.
+    pub(super) fn adopt(self: &Arc<Self>, kept: super::Kept) -> Handle {
+        let channel = Channel { started: Some(kept.pid), ..Channel::default() };
+        self.change(|state| drop(state.channels.insert(kept.channel, channel)));
+        Handle { link: self.clone(), id: kept.channel }
     }
 
     /// Sends EXEC on a new channel.
@@ -245,6 +303,25 @@ impl State {
     }
 }
 
+/// While it lives nothing is sent.
+#[derive(Debug)]
+pub(crate) struct Quiet {
+    link: Arc<Link>,
+    token: u64,
+}
+
+impl Quiet {
+    pub(super) fn token(&self) -> u64 {
+        self.token
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        self.link.change(|state| state.quiet = false);
+    }
+}
+
 /// The right to a channel. Dropped before the command ended, it kills the command.
 #[derive(Debug)]
 pub(super) struct Handle {
@@ -253,6 +330,10 @@ pub(super) struct Handle {
 }
 
 impl Handle {
+    pub(super) fn channel(&self) -> u32 {
+        self.id
+    }
+
     /// Waits for something of the channel; an error once the session failed and `look` finds
     /// nothing in what had arrived before.
     async fn until<T>(&self, mut look: impl FnMut(&mut Channel) -> Option<T>) -> Result<T> {

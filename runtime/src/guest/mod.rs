@@ -6,6 +6,7 @@
 //! make us keep is bounded by the windows that we gave it and by [`link::OUT_BYTES_MAX`].
 
 mod channel;
+mod copy;
 mod files;
 mod link;
 mod pipeline;
@@ -27,6 +28,8 @@ use tokio::task::JoinHandle;
 use crate::{Error, Result};
 use link::Link;
 
+pub(crate) use copy::{Identity, Kept};
+pub(crate) use link::Quiet;
 pub use pipeline::Finished;
 pub use relay::Wish;
 pub use running::{Control, Output, Running, Stdin};
@@ -34,6 +37,8 @@ pub use running::{Control, Output, Running, Stdin};
 /// An agent may take this long to start a command, or to say why it does not.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// An agent reads all that it is sent in this time.
+const HEAR_MAX: Duration = Duration::from_secs(10);
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -55,10 +60,18 @@ impl Guest {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
+        Ok(Self::begin(stream, None).await?.0)
+    }
+
+    async fn begin<S>(stream: S, keep: Option<Kept>) -> Result<(Self, Option<Running>)>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
         let (mut read, mut write) = tokio::io::split(stream);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let nonce = nonce()?;
-        let hello = Hello::new(nonce, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+        let nonce = random::<NONCE_BYTES>()?;
+        let mut hello = Hello::new(nonce, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+        hello.keep = keep.map(|kept| kept.channel);
         write.write_all(&hello.encode()).await.map_err(lost)?;
         let mut wire = FromAgent::new(nonce);
         let (ack, rest) = answer(&mut read, &mut wire).await?;
@@ -70,10 +83,12 @@ impl Guest {
             .hint("build the image again with this version's imgtool"));
         }
         let link = Arc::new(Link::default());
+        // Before anything is heard: the command may have something to say at once.
+        let kept = keep.map(|kept| Running::new(Arc::new(link.adopt(kept)), kept.pid, false));
         let reader = tokio::spawn(receive(link.clone(), read, wire, rest));
         let writer = link.clone();
         let writer = tokio::spawn(async move { writer.send_all(write).await });
-        Ok(Guest { link, ack, tasks: [reader, writer] })
+        Ok((Guest { link, ack, tasks: [reader, writer] }, kept))
     }
 
     /// What the agent said of itself.
@@ -95,6 +110,18 @@ impl Guest {
             Error::guest(format!("the agent did not start the command in {limit} s"))
         })??;
         Ok(Running::new(Arc::new(handle), pid, stdin))
+    }
+
+    /// Sends nothing from now on, as long as what is returned lives; the agent has heard all that
+    /// was sent before.
+    ///
+    /// # Errors
+    /// `Guest` where it does not say so in 10 s.
+    pub(crate) async fn quiet(&self) -> Result<Quiet> {
+        let quiet = self.link.quiet()?;
+        let heard = tokio::time::timeout(HEAR_MAX, self.link.heard(quiet.token())).await;
+        heard.map_err(|_| Error::guest("the agent does not answer"))??;
+        Ok(quiet)
     }
 
     /// Asks the guest to end its commands, write everything to disk, and end the machine.
@@ -135,12 +162,12 @@ impl From<Error> for NotRun {
     }
 }
 
-fn nonce() -> Result<[u8; NONCE_BYTES]> {
+fn random<const BYTES: usize>() -> Result<[u8; BYTES]> {
     use std::io::Read;
-    let mut nonce = [0; NONCE_BYTES];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut nonce));
+    let mut bytes = [0; BYTES];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes));
     read.map_err(|e| Error::host("/dev/urandom").because(e))?;
-    Ok(nonce)
+    Ok(bytes)
 }
 
 fn lost(e: io::Error) -> Error {

@@ -42,6 +42,18 @@ impl Running {
         self.handle.ended().await
     }
 
+    /// Lets it run to its end, and throws away what it says.
+    pub(crate) async fn ignored(mut self) {
+        let drain = async |output: &mut Output| while let Ok(Some(_)) = output.read().await {};
+        tokio::join!(drain(&mut self.stdout), drain(&mut self.stderr));
+        let _ = self.wait().await;
+    }
+
+    /// Which of the session's commands it is.
+    pub(crate) fn kept(&self) -> super::Kept {
+        super::Kept { channel: self.handle.channel(), pid: self.pid }
+    }
+
     /// Sends signals and sizes, from anywhere.
     pub fn control(&self) -> Control {
         Control { handle: self.handle.clone() }

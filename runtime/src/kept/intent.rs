@@ -1,12 +1,14 @@
 //! What a kept machine is to be and how it ended: the files that are kept of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bundle::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::{Hostname, Kernel, Spec, Stored};
+use super::INTENT;
+
+use crate::{Accel, Error, Hold, Hostname, Kernel, Network, Result, Spec, Store, Stored, Vmm};
 
 /// The only layout of `machine.json` so far.
 pub(super) const SCHEMA: u32 = 1;
@@ -14,7 +16,7 @@ pub(super) const SCHEMA: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Intent {
-    pub(super) schema: u32,
+    pub(crate) schema: u32,
     /// The image's bundle.
     pub image: Digest,
     /// `name:version` of the image.
@@ -25,6 +27,9 @@ pub struct Intent {
     pub kernel_title: String,
     /// Who executes it: `kvm` or `tcg`.
     pub accel: String,
+    /// The program that runs it, as [`crate::Vmm`] names them.
+    #[serde(default = "default_vmm")]
+    pub vmm: String,
     /// Virtual processors.
     pub cpus: u32,
     /// Memory, MiB.
@@ -44,6 +49,19 @@ pub struct Intent {
     pub remove: bool,
     /// When it was made, seconds since 1970.
     pub created_unix_s: u64,
+    /// Where it begins, if not with a boot; once it has a disk of its own it boots, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begin: Option<Begin>,
+}
+
+/// A machine that begins where another was saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Begin {
+    /// The snapshot's directory.
+    pub snapshot: PathBuf,
+    /// [`Intent::command`] is to be started; else it runs in the snapshot.
+    pub own_command: bool,
 }
 
 /// A command, as [`crate::Exec`] has it: bytes that need not be text.
@@ -88,6 +106,7 @@ impl Intent {
             kernel: kernel.vmlinux.clone(),
             kernel_title: kernel.title.clone(),
             accel: spec.accel.name().to_string(),
+            vmm: spec.vmm.name().to_string(),
             cpus: spec.cpus,
             memory_mib: spec.memory_mib,
             upper_bytes: spec.upper_bytes,
@@ -97,8 +116,68 @@ impl Intent {
             command,
             remove,
             created_unix_s: now_unix_s(),
+            begin: None,
         }
     }
+
+    /// The machine to boot, named `name` where it has no name of its own, with the right to its
+    /// image.
+    ///
+    /// # Errors
+    /// `Input` where the image or the kernel has been removed, or a word is none of ours.
+    pub(crate) fn spec(&self, store: &Store, name: &Hostname) -> Result<(Spec, Hold)> {
+        let gone = || Error::input(format!("its image {} was removed", self.image_title));
+        let image = store.by_digest(self.image)?.ok_or_else(gone)?;
+        let hold = image.hold()?;
+        if !self.kernel.exists() {
+            return Err(Error::input(format!("its kernel {} was removed", self.kernel_title)));
+        }
+        let (vmlinux, title) = (self.kernel.clone(), self.kernel_title.clone());
+        // gc spares what a machine names.
+        let kernel = Kernel { vmlinux, title, hold: None };
+        let network = Network::from_name(&self.network);
+        let mut spec = match self.begin {
+            // What is saved knows it already, and measuring takes 10 ms.
+            Some(_) => Spec::with_tsc_khz(&image, &kernel, self.accel()?, None),
+            None => Spec::new(&image, &kernel, self.accel()?),
+        };
+        spec.vmm = Vmm::from_name(&self.vmm).ok_or_else(|| unknown(&self.vmm))?;
+        spec.cpus = self.cpus;
+        spec.memory_mib = self.memory_mib;
+        spec.upper_bytes = self.upper_bytes;
+        spec.hostname = match &self.hostname {
+            Some(hostname) => hostname.parse()?,
+            None => name.clone(),
+        };
+        spec.network = network.ok_or_else(|| unknown(&self.network))?;
+        spec.forwards = self.forwards.iter().map(|f| f.parse()).collect::<Result<_>>()?;
+        Ok((spec, hold))
+    }
+
+    /// Who executes it.
+    ///
+    /// # Errors
+    /// `Input` where the word is none of ours.
+    pub(crate) fn accel(&self) -> Result<Accel> {
+        Accel::from_name(&self.accel).ok_or_else(|| unknown(&self.accel))
+    }
+
+    /// Whether it needs this bundle to start.
+    pub(crate) fn names(&self, stored: &Stored) -> bool {
+        // By the digest: the same store may be named by another path now.
+        let kernel = self.kernel.parent().and_then(Path::file_name);
+        let is_kernel = kernel.is_some_and(|name| name.to_str() == Some(&stored.digest.hex()));
+        self.image == stored.digest || is_kernel
+    }
+}
+
+fn unknown(word: &str) -> Error {
+    Error::input(format!("{INTENT}: what is {word:?}?"))
+}
+
+/// Of machines that were made before there was a choice.
+fn default_vmm() -> String {
+    Vmm::default().name().to_string()
 }
 
 /// Seconds since 1970.

@@ -4,6 +4,7 @@
 //! <home>/kept/<name>/machine.json   what it is to be; written once, whole from the beginning
 //! <home>/kept/<name>/lock           held by its supervisor for as long as it runs
 //! <home>/kept/<name>/socket         0600: the agent's protocol, passed on (guest/relay.rs)
+//! <home>/kept/<name>/control      0600: what is for the supervisor itself (control.rs)
 //! <home>/kept/<name>/upper.ext4     what it has written
 //! <home>/kept/<name>/output[.old]   what its command writes
 //! <home>/kept/<name>/console[.old]  what its kernel says
@@ -12,6 +13,7 @@
 //! No process id is kept: whether a machine runs is asked of the lock, and who runs it of the
 //! socket. A supervisor that is killed takes its VMM along and leaves a machine that is stopped.
 
+pub(crate) mod control;
 mod intent;
 mod usage;
 
@@ -27,14 +29,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::{UnixListener, UnixStream};
 
 use self::intent::SCHEMA;
+use crate::disk;
 use crate::lease::{Lease, is_still};
-use crate::{
-    Accel, Class, Error, Guest, HOSTNAME_BYTES_MAX, Hold, Hostname, Kernel, Network, Progress,
-    Result, Spec, Store, Stored,
-};
+use crate::{Class, Error, Guest, Hold, Hostname, Progress, Result, Spec, Store, Stored};
 
 pub(crate) use intent::now_unix_s;
-pub use intent::{Command, End, Intent};
+pub use intent::{Begin, Command, End, Intent};
 pub use usage::Usage;
 
 /// `machine.json` is at most this long: a command's arguments and environment are 64 KiB.
@@ -46,12 +46,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A lock that is taken so often in a row belongs to who runs the machine.
 const TRIES: usize = 10;
 
-/// `-` and the digits of a `u32`.
-const NUMBER_BYTES_MAX: usize = 11;
-
 const INTENT: &str = "machine.json";
 const LOCK: &str = "lock";
 const SOCKET: &str = "socket";
+const CONTROL: &str = "control";
 const END: &str = "end.json";
 
 /// A machine with a name.
@@ -122,10 +120,10 @@ impl Kept {
     /// # Errors
     /// `Host` where it can not be written.
     pub fn create_numbered(store: &Store, image: &str, intent: Intent) -> Result<(Self, Turn)> {
-        let stem: String = image.chars().take(HOSTNAME_BYTES_MAX - NUMBER_BYTES_MAX).collect();
+        let stem = Hostname::from_name(image);
         let mut number = 1u32;
         loop {
-            let name = Hostname::from_name(&format!("{stem}-{number}"));
+            let name = stem.numbered(number);
             if !store.kept().join(name.to_string()).exists() {
                 match Self::create(store, &name, intent.clone()) {
                     Err(e) if e.class() == Class::Usage => {}
@@ -214,43 +212,14 @@ impl Kept {
         Ok(names.iter().map(|name| Self::find(store, name)).collect())
     }
 
-    /// The machine to boot, with the right to its image.
-    ///
-    /// # Errors
-    /// `Input` where the image or the kernel has been removed, or a word is none of ours.
+    /// The machine to boot, with the right to its image: as [`Intent::spec`].
     pub(crate) fn spec(&self, store: &Store) -> Result<(Spec, Hold)> {
-        let intent = &self.intent;
-        let gone = || Error::input(format!("its image {} was removed", intent.image_title));
-        let image = store.by_digest(intent.image)?.ok_or_else(gone)?;
-        let hold = image.hold()?;
-        if !intent.kernel.exists() {
-            return Err(Error::input(format!("its kernel {} was removed", intent.kernel_title)));
-        }
-        let (vmlinux, title) = (intent.kernel.clone(), intent.kernel_title.clone());
-        // gc spares what a machine names.
-        let kernel = Kernel { vmlinux, title, hold: None };
-        let unknown = |word: &str| Error::input(format!("{INTENT}: what is {word:?}?"));
-        let accel = Accel::from_name(&intent.accel).ok_or_else(|| unknown(&intent.accel))?;
-        let network = Network::from_name(&intent.network);
-        let mut spec = Spec::new(&image, &kernel, accel);
-        spec.cpus = intent.cpus;
-        spec.memory_mib = intent.memory_mib;
-        spec.upper_bytes = intent.upper_bytes;
-        spec.hostname = match &intent.hostname {
-            Some(hostname) => hostname.parse()?,
-            None => self.name.clone(),
-        };
-        spec.network = network.ok_or_else(|| unknown(&intent.network))?;
-        spec.forwards = intent.forwards.iter().map(|f| f.parse()).collect::<Result<_>>()?;
-        Ok((spec, hold))
+        self.intent.spec(store, &self.name)
     }
 
     /// Whether it needs this bundle to start.
     pub(crate) fn names(&self, stored: &Stored) -> bool {
-        // By the digest: the same store may be named by another path now.
-        let kernel = self.intent.kernel.parent().and_then(Path::file_name);
-        let is_kernel = kernel.is_some_and(|name| name.to_str() == Some(&stored.digest.hex()));
-        self.intent.image == stored.digest || is_kernel
+        self.intent.names(stored)
     }
 
     /// The disk with what it has written.
@@ -366,19 +335,30 @@ impl Kept {
         self.remove_own(turn.map_err(|e| e.hint("imgrun stop ends it; rm --force does both"))?)
     }
 
-    /// Removes machines that were to go when they end, and whose supervisor was killed before.
+    /// Removes machines that were to go when they end, and whose supervisor was killed before; and
+    /// those that can never begin.
     pub(crate) fn sweep(store: &Store) -> Result<()> {
         // One that can not be read must not keep anybody from the store.
         let all = Self::each(store)?.into_iter().flatten().flatten();
-        for kept in all.filter(|kept| kept.intent.remove) {
-            // Without a disk it was never started.
-            if kept.upper().exists()
+        for kept in all {
+            if kept.is_litter()
                 && let Some(turn) = kept.take_turn()?
             {
                 kept.remove_own(turn)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether nobody wants it, unless it runs or is being started.
+    fn is_litter(&self) -> bool {
+        let has_disk = self.upper().exists();
+        // Without a disk it was never started.
+        let was_started = has_disk || disk::draft(&self.upper()).exists();
+        // Where it was to begin is gone with who wanted it.
+        let begin = self.intent.begin.as_ref();
+        let lost = begin.is_some_and(|begin| !has_disk && !begin.snapshot.exists());
+        self.intent.remove && was_started || lost
     }
 
     /// As [`Kept::remove`], for who has the right to run it.
@@ -404,16 +384,21 @@ impl Kept {
         fs::rename(dir, away).map_err(|e| Error::io(dir.display(), e))
     }
 
-    /// Listens for clients; only this user's can connect.
-    pub(crate) fn listen(&self) -> Result<UnixListener> {
-        let path = self.dir.join(SOCKET);
+    /// Listens for who speaks to the agent, and for who speaks to the supervisor; only this user can
+    /// connect.
+    pub(crate) fn listen(&self) -> Result<[UnixListener; 2]> {
+        Ok([self.listen_at(SOCKET)?, self.listen_at(CONTROL)?])
+    }
+
+    fn listen_at(&self, name: &str) -> Result<UnixListener> {
+        let path = self.dir.join(name);
         let failed = |e| Error::io(path.display(), e);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
         // The directory is 0700, so the moment before the mode is set gives nothing away.
-        let listener = self.in_dir(|path| UnixListener::bind(path)).map_err(failed)?;
+        let listener = self.in_dir(name, |path| UnixListener::bind(path)).map_err(failed)?;
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .map_err(failed)?;
         Ok(listener)
@@ -423,15 +408,15 @@ impl Kept {
     ///
     /// # Errors
     /// `Usage` where it does not run.
-    async fn connect(&self) -> Result<UnixStream> {
+    async fn connect(&self, name: &str) -> Result<UnixStream> {
         let address = File::open(&self.dir).map_err(|e| Error::io(self.dir.display(), e))?;
-        let path = format!("/proc/self/fd/{}/{SOCKET}", address.as_raw_fd());
+        let path = format!("/proc/self/fd/{}/{name}", address.as_raw_fd());
         UnixStream::connect(path).await.map_err(|e| match e.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                 Error::usage(format!("{} does not run", self.name))
                     .hint(format!("imgrun start {}", self.name))
             }
-            _ => Error::io(self.dir.join(SOCKET).display(), e),
+            _ => Error::io(self.dir.join(name).display(), e),
         })
     }
 
@@ -440,7 +425,7 @@ impl Kept {
     /// # Errors
     /// `Usage` where it does not run; `Host` where its supervisor does not answer.
     pub async fn guest(&self) -> Result<Guest> {
-        let stream = self.connect().await?;
+        let stream = self.connect(SOCKET).await?;
         let silent = |_| Error::host(format!("{}: its supervisor does not answer", self.name));
         tokio::time::timeout(GREET_MAX, Guest::greet(stream)).await.map_err(silent)?
     }
@@ -449,7 +434,7 @@ impl Kept {
     /// number is nobody else's.
     async fn supervisor(&self) -> Result<(Pid, UnixStream)> {
         let failed = |e| Error::host(format!("the supervisor of {}", self.name)).because(e);
-        let stream = self.connect().await?;
+        let stream = self.connect(SOCKET).await?;
         let pid = stream.peer_cred().map_err(failed)?.pid().and_then(Pid::from_raw);
         Ok((pid.ok_or_else(|| failed(ErrorKind::NotFound.into()))?, stream))
     }
@@ -472,9 +457,13 @@ impl Kept {
     }
 
     /// A path in the directory that is short enough for a socket, wherever the directory is.
-    fn in_dir<T>(&self, work: impl FnOnce(&Path) -> std::io::Result<T>) -> std::io::Result<T> {
+    fn in_dir<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&Path) -> std::io::Result<T>,
+    ) -> std::io::Result<T> {
         let dir = File::open(&self.dir)?;
-        work(&PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd())))
+        work(&PathBuf::from(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())))
     }
 }
 

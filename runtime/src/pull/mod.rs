@@ -37,7 +37,7 @@ use bundle::{Digest, Form, Frame, Outline, Piece};
 
 use crate::catalog::Entry;
 use crate::depot::Depot;
-use crate::store::{Claim, Draft, Place, threads};
+use crate::store::{Claim, Draft, Origin, Place, threads};
 use crate::{Cancel, Error, Progress, Result, Stage, Store, Stored, Unit};
 
 use rate::Rate;
@@ -253,7 +253,8 @@ impl<'a> Pull<'a> {
         claim.clear()?;
         let outline = self.sources.outline(self.progress)?;
         self.cancel.check()?;
-        let draft = Draft::create(claim.draft(), &outline, &self.sources.titles())?;
+        let origin = Origin::of(&outline, &self.sources.titles());
+        let draft = Draft::create(claim.draft(), &outline, &origin)?;
         Ok((draft, outline))
     }
 

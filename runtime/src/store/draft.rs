@@ -19,10 +19,10 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// In a directory that is made for it; `depots` is where the bundle comes from.
-    pub(crate) fn create(dir: PathBuf, outline: &Outline, depots: &[String]) -> Result<Self> {
+    /// In a directory that is made for it; `origin` is where the bundle comes from.
+    pub(crate) fn create(dir: PathBuf, outline: &Outline, origin: &Origin) -> Result<Self> {
         fs::create_dir(&dir).map_err(|e| Error::io(dir.display(), e))?;
-        write_whole(&dir.join(ORIGIN), &Origin::of(outline, depots).to_json())?;
+        write_whole(&dir.join(ORIGIN), &origin.to_json())?;
         write_whole(&dir.join(FRAMES), &outline.table())?;
         // Last: who finds a manifest finds all that is needed to go on.
         write_whole(&dir.join(MANIFEST), outline.json())?;

@@ -8,9 +8,11 @@ use std::time::{Duration, SystemTime};
 use bundle::{Arch, Digest, Kind, Name};
 
 use super::{Store, Stored};
+use crate::cache::{Cache, Inventory, Item};
+use crate::date;
 use crate::kept::Kept;
 use crate::lease::is_still;
-use crate::{Error, Progress, Result};
+use crate::{Error, Progress, Result, Snapshot};
 
 /// Versions of a name that are kept where nothing else is said: the present one and the one before.
 pub const KEEP_DEFAULT: usize = 2;
@@ -24,6 +26,8 @@ pub struct Garbage {
     pub bundles: Vec<Stored>,
     /// Beginnings of pulls that nobody has gone on with for a week.
     pub drafts: Vec<PathBuf>,
+    /// Layers of container images, and what belongs to them, that nobody has used for a week.
+    pub layers: Vec<Item>,
 }
 
 /// A bundle in use: until this is dropped, [`Store::garbage`] passes it over.
@@ -56,14 +60,14 @@ impl Stored {
 impl Store {
     /// What can go, if of each name, kind and architecture the `keep` bundles that came last stay,
     /// with the kernels that the images among them name, what is in use, and what machines with a
-    /// name need to start.
+    /// name and snapshots need to start.
     ///
     /// # Errors
     /// Where the store can not be read.
     pub fn garbage(&self, keep: usize, progress: &Progress) -> Result<Garbage> {
         let mut all = self.list(progress)?;
         all.sort_by_key(|s| std::cmp::Reverse((s.imported, s.digest)));
-        let machines = Kept::all(self)?;
+        let (machines, snapshots) = (Kept::all(self)?, Snapshot::all(self)?);
         let mut counts: HashMap<(Name, Arch), usize> = HashMap::new();
         let mut kept: HashSet<Digest> = HashSet::new();
         for stored in &all {
@@ -71,7 +75,8 @@ impl Store {
             let count = counts.entry((manifest.name.clone(), manifest.arch)).or_default();
             *count += 1;
             let is_image = manifest.kind == Kind::Image;
-            let named = machines.iter().any(|machine| machine.names(stored));
+            let named = machines.iter().any(|machine| machine.names(stored))
+                || snapshots.iter().any(|snapshot| snapshot.names(stored));
             if *count > keep && !stored.is_held() && !named {
                 continue;
             }
@@ -85,7 +90,18 @@ impl Store {
         let old =
             |changed: SystemTime| now.duration_since(changed).is_ok_and(|age| age > DRAFT_AGE_MAX);
         let drafts = self.drafts()?.into_iter().filter(|(_, changed)| old(*changed));
-        Ok(Garbage { bundles, drafts: drafts.map(|(dir, _)| dir).collect() })
+        let drafts = drafts.map(|(dir, _)| dir).collect();
+        Ok(Garbage { bundles, drafts, layers: self.prune_layers(true)? })
+    }
+
+    /// Removes the layers that nobody has used for a week, or only names them.
+    fn prune_layers(&self, dry_run: bool) -> Result<Vec<Item>> {
+        if !self.layers().exists() {
+            return Ok(Vec::new());
+        }
+        let cache = Cache::open(&self.layers())?;
+        let before = date::now().saturating_sub(DRAFT_AGE_MAX.as_secs());
+        Ok(Inventory::read(&cache)?.prune(before, dry_run)?.removed)
     }
 
     /// Removes it, but what somebody has begun to use meanwhile. Returns what is gone.
@@ -101,7 +117,9 @@ impl Store {
                 continue;
             }
             // Who makes a machine holds its bundles until it is there, so this is all of them.
-            if Kept::all(self)?.iter().any(|machine| machine.names(&stored)) {
+            if Kept::all(self)?.iter().any(|machine| machine.names(&stored))
+                || Snapshot::all(self)?.iter().any(|snapshot| snapshot.names(&stored))
+            {
                 continue;
             }
             self.remove(stored.digest)?;
@@ -111,6 +129,9 @@ impl Store {
             if self.remove_draft(&draft)? {
                 gone.drafts.push(draft);
             }
+        }
+        if !garbage.layers.is_empty() {
+            gone.layers = self.prune_layers(false)?;
         }
         Ok(gone)
     }

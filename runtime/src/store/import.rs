@@ -3,14 +3,14 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bundle::{Digest, HashingReader, Outline, Piece};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::draft::{Draft, sync_dir};
-use super::{Store, Stored};
+use super::{Container, Origin, Store, Stored};
 use crate::lease::Lease;
 use crate::{Cancel, Error, Progress, Result, Stage, Unit};
 
@@ -42,14 +42,16 @@ impl Store {
     /// manifest's digests, `Host` for a full disk, `Interrupted` after [`Cancel::cancel`]. Nothing
     /// is left behind then.
     pub fn import(&self, file: &Path, progress: &Progress, cancel: &Cancel) -> Result<Imported> {
-        self.import_expecting(file, None, progress, cancel)
+        self.import_as(file, None, None, progress, cancel)
     }
 
-    /// As [`Store::import`], for a file that must have the digest `expected`.
-    pub(super) fn import_expecting(
+    /// As [`Store::import`], for a file that must have the digest `expected`, or that was made of a
+    /// container image.
+    pub(crate) fn import_as(
         &self,
         file: &Path,
         expected: Option<Digest>,
+        container: Option<&Container>,
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Imported> {
@@ -65,30 +67,43 @@ impl Store {
             let file = file.display();
             return Err(Error::trust(format!("{file}: expected {expected}, found {digest}")));
         }
-        if let Some(bundle) = self.by_digest(digest)? {
+        // One that came as a file, and that turns out to be what a container image makes, is laid
+        // anew: then that is known of it.
+        let there = self.by_digest(digest)?;
+        let is_new = there.is_none();
+        if let Some(bundle) = there.filter(|b| container.is_none() || b.container().is_some()) {
             return Ok(Imported { bundle, new: false });
         }
-        let stage =
-            progress.stage(format!("import {}", file.display()), Unit::Bytes, Some(metadata.len()));
+        let title = container.map_or(file.display().to_string(), |c| c.reference.clone());
+        let stage = progress.stage(format!("import {title}"), Unit::Bytes, Some(metadata.len()));
         let imported = json
             .map_err(Error::from)
-            .and_then(|json| self.unpack(&packed, json, digest, &stage, cancel))
+            .and_then(|json| {
+                let outline = Outline::read(json, &mut &packed)?;
+                let mut origin = Origin::of(&outline, &[]);
+                origin.container = container.cloned();
+                let lease = Lease::create(&self.staging())?;
+                let dir = Self::unpack(&packed, &outline, &origin, &lease, &stage, cancel)?;
+                match is_new {
+                    true => self.publish(&dir, digest),
+                    false => Ok(Imported { bundle: self.replace(&dir, digest)?, new: true }),
+                }
+            })
             .map_err(|e| in_file(file, e, cancel))?;
         stage.finish(format!("{} {}", imported.bundle.title(), imported.bundle.digest.short()));
         Ok(imported)
     }
 
+    /// Unpacks into a directory in `lease`, which it returns: whole and synced.
     fn unpack(
-        &self,
         packed: &File,
-        json: Vec<u8>,
-        digest: Digest,
+        outline: &Outline,
+        origin: &Origin,
+        lease: &Lease,
         stage: &Stage,
         cancel: &Cancel,
-    ) -> Result<Imported> {
-        let outline = Outline::read(json, &mut &*packed)?;
-        let lease = Lease::create(&self.staging())?;
-        let draft = Draft::create(lease.path().join("bundle"), &outline, &[])?;
+    ) -> Result<PathBuf> {
+        let draft = Draft::create(lease.path().join("bundle"), outline, origin)?;
         let read = |buffer: &mut [u8], at: u64| {
             packed.read_exact_at(buffer, at).map_err(|e| Error::io("read", e))?;
             stage.add(buffer.len() as u64);
@@ -99,8 +114,7 @@ impl Store {
             draft.write(piece, raw)
         };
         outline.unpack(threads(), read, put)?;
-        let dir = draft.finish(cancel)?;
-        self.publish(&dir, digest)
+        draft.finish(cancel)
     }
 
     /// Puts a whole, synced directory in the place of a damaged one; at no moment is there none, where

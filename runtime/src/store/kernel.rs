@@ -13,6 +13,9 @@ use crate::{Cancel, Class, Error, Progress, Result};
 /// (the kernel's Documentation/arm64/booting.rst).
 const HEAD_BYTES: usize = 60;
 
+/// The name of the kernel for images that name none.
+pub const KERNEL_DEFAULT: &str = "generic-6.1";
+
 /// A guest kernel to boot: an uncompressed ELF file, on aarch64 an `Image`.
 #[derive(Clone, Debug)]
 pub struct Kernel {
@@ -27,7 +30,8 @@ pub struct Kernel {
 impl Store {
     /// The kernel for `image`: `override_file` where given (an ELF file or a kernel bundle), else
     /// the bundle that the image's manifest names by digest, from the store or from the directory
-    /// `beside` (where the image's packed file lay), from which it is then imported.
+    /// `beside` (where the image's packed file lay), from which it is then imported. An image that
+    /// names none gets [`Store::default_kernel`].
     ///
     /// # Errors
     /// `Input` where there is no such kernel or the file is not one; `Trust` where the file that
@@ -45,9 +49,11 @@ impl Store {
             return self.kernel_from(file, arch, progress, cancel);
         }
         let wanted = image.manifest.kernel.as_ref();
-        let wanted = wanted.ok_or_else(|| {
-            Error::input(format!("{} names no kernel", image.title())).hint("give one: --kernel")
-        })?;
+        let Some(wanted) = wanted else {
+            let default = self.default_kernel(arch, progress)?;
+            let default = default.ok_or_else(|| no_default(arch))?;
+            return usable(&default, arch);
+        };
         if let Some(stored) = self.by_digest(wanted.digest)? {
             return usable(&stored, arch);
         }
@@ -62,13 +68,26 @@ impl Store {
             .hint(format!("import it (imgrun import {file}), or give one: --kernel FILE")));
         };
         let found = self
-            .import_expecting(&candidate, Some(wanted.digest), progress, cancel)
+            .import_as(&candidate, Some(wanted.digest), None, progress, cancel)
             .map_err(|e| match e.class() {
                 Class::Trust => e.hint("the image was built for another build of this kernel"),
                 _ => e,
             })?
             .bundle;
         usable(&found, arch)
+    }
+
+    /// The kernel for images that name none: the one called [`KERNEL_DEFAULT`] that came last.
+    ///
+    /// # Errors
+    /// Where the store can not be read.
+    pub fn default_kernel(&self, arch: Arch, progress: &Progress) -> Result<Option<Stored>> {
+        let mut all = self.list(progress)?;
+        all.retain(|s| {
+            let m = &s.manifest;
+            m.kind == Kind::Kernel && m.name.as_str() == KERNEL_DEFAULT && m.arch == arch
+        });
+        Ok(all.into_iter().max_by_key(|s| (s.imported, s.digest)))
     }
 
     fn kernel_from(
@@ -100,6 +119,15 @@ impl Store {
         let vmlinux = file.canonicalize().map_err(|e| Error::io(file.display(), e))?;
         Ok(Kernel { vmlinux, title: file.display().to_string(), hold: None })
     }
+}
+
+/// There is no kernel for an image that names none.
+pub(crate) fn no_default(arch: Arch) -> Error {
+    let what = format!("no kernel {KERNEL_DEFAULT} for {arch} is here to boot it with");
+    Error::input(what).hint(format!(
+        "import one (imgrun import {KERNEL_DEFAULT}-….tar.zst), pull one (imgrun pull \
+         {KERNEL_DEFAULT}), or give one: --kernel FILE"
+    ))
 }
 
 fn usable(stored: &Stored, arch: Arch) -> Result<Kernel> {

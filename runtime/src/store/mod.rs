@@ -8,7 +8,9 @@
 //! <home>/catalogs/<name>/            what this host has seen of a catalog: see tuf
 //! <home>/staging/imgrun-<random>/    an import under way; locked by its process, renamed when whole
 //! <home>/machines/imgrun-<random>/   a running machine's disks; locked by its process
+//! <home>/layers/                     layers of container images: see [`crate::cache`]
 //! <home>/kept/<name>/                a machine with a name: see [`crate::kept`]
+//! <home>/snapshots/<name>/           a machine as it was: see [`crate::Snapshot`]
 //! ```
 //! There is no index file that could disagree with the directories: a name is found by reading
 //! the manifests (a few hundred microseconds for a dozen bundles). Under `bundles/` everything is
@@ -34,6 +36,7 @@ use std::time::SystemTime;
 
 use bundle::{Arch, Digest, Kind, MANIFEST_BYTES_MAX, Manifest};
 
+use crate::container;
 use crate::kept::Kept;
 use crate::lease::Lease;
 use crate::{Error, Progress, Result};
@@ -44,7 +47,9 @@ pub(crate) use draft::Draft;
 pub use gc::{Garbage, Hold, KEEP_DEFAULT};
 pub use import::Imported;
 pub(crate) use import::threads;
-pub use kernel::Kernel;
+pub(crate) use kernel::no_default;
+pub use kernel::{KERNEL_DEFAULT, Kernel};
+pub use origin::Container;
 pub(crate) use origin::Origin;
 pub(crate) use pieces::Place;
 pub use verify::Damage;
@@ -88,6 +93,11 @@ impl Stored {
     /// The addresses of the depots that it was pulled from; none where it was a file.
     pub fn depots(&self) -> Vec<String> {
         Origin::read(&self.dir.join(ORIGIN)).map(|origin| origin.depots).unwrap_or_default()
+    }
+
+    /// What it was made of, where this host made it of a container image.
+    pub fn container(&self) -> Option<Container> {
+        Origin::read(&self.dir.join(ORIGIN))?.container
     }
 
     /// `name:version`, as people name it.
@@ -193,13 +203,17 @@ impl Store {
         Ok(Some(Stored { digest, manifest, imported, dir }))
     }
 
-    /// The bundle of `kind` that `reference` names: `name`, `name:version`, or a digest or at
-    /// least twelve of its first hex digits. Where several fit, one for this machine's
+    /// The bundle of `kind` that `reference` names: `name`, `name:version`, a digest or at least
+    /// twelve of its first hex digits, or the container image that it was made of. Where several fit, one for this machine's
     /// architecture is preferred, then the one imported last.
     pub fn find(&self, reference: &str, kind: Option<Kind>, progress: &Progress) -> Result<Stored> {
         let all = self.list(progress)?;
         let wanted = |s: &&Stored| kind.is_none_or(|k| s.manifest.kind == k);
-        let fits = all.iter().filter(wanted).filter(|s| names(s, reference));
+        let image = container::told(reference).and_then(Result::ok).map(|image| image.to_string());
+        let fits = all.iter().filter(wanted).filter(|s| match &image {
+            Some(image) => s.container().is_some_and(|container| container.reference == *image),
+            None => names(s, reference),
+        });
         let best = fits.max_by_key(|s| (s.manifest.arch == Arch::host(), s.imported, s.digest));
         best.cloned().ok_or_else(|| self.not_found(reference, &all))
     }
@@ -214,7 +228,7 @@ impl Store {
         titles.dedup();
         titles.truncate(LISTED_MAX);
         error.hint(match titles.as_slice() {
-            [] => "imgrun import FILE, or imgrun pull NAME from a catalog".to_string(),
+            [] => FRESH_HINT.to_string(),
             titles => format!("images here: {}", titles.join(", ")),
         })
     }
@@ -239,6 +253,11 @@ impl Store {
         self.home.join("machines")
     }
 
+    /// Layers of container images that were fetched, and may be wanted again.
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.home.join(LAYERS)
+    }
+
     fn bundles(&self) -> PathBuf {
         self.home.join("bundles")
     }
@@ -248,12 +267,24 @@ impl Store {
         self.home.join("kept")
     }
 
+    /// Where snapshots are: see [`crate::Snapshot`].
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.home.join("snapshots")
+    }
+
     pub(crate) fn staging(&self) -> PathBuf {
         self.home.join("staging")
     }
 }
 
+/// Where layers of container images are, as a cache of blobs.
+const LAYERS: &str = "layers";
+
 const HOME_HINT: &str = "IMGRUN_HOME names the directory in which bundles and machines are kept";
+
+/// Where nothing is, all ways to something.
+const FRESH_HINT: &str = "imgrun import FILE; imgrun pull NAME --from DEPOT --root FILE (its help says \
+    how catalogs are listed); or a container image, named in full: docker.io/library/debian";
 
 /// Names in the hint of an error, at most.
 const LISTED_MAX: usize = 8;

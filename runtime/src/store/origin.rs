@@ -20,14 +20,27 @@ pub(crate) struct Origin {
     /// The addresses of the depots that it was pulled from; none where it was a file.
     #[serde(default)]
     pub(crate) depots: Vec<String>,
+    /// What it was made of, where this host made it of a container image.
+    #[serde(default)]
+    pub(crate) container: Option<Container>,
+}
+
+/// A container image that became a bundle here: see [`crate::container`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// The image's reference, in full.
+    pub reference: String,
+    /// The digest of all that decided the bundle.
+    pub key: Digest,
 }
 
 impl Origin {
-    pub(super) fn of(outline: &Outline, depots: &[String]) -> Self {
+    pub(crate) fn of(outline: &Outline, depots: &[String]) -> Self {
         Origin {
             manifest: Digest::of(outline.json()),
             packed_bytes: outline.packed_bytes(),
             depots: depots.to_vec(),
+            container: None,
         }
     }
 

@@ -183,7 +183,7 @@ mod tests {
             arch: Arch::host(),
             files: vec![],
             frames: Blob::of([]),
-            boot: Some(Boot { init: Init::Agent, cmdline: vec![] }),
+            boot: Some(Boot { init: Init::Agent, cmdline: vec![], config: None }),
             kernel: Some(Reference {
                 name: "k".parse().unwrap(),
                 version: "6.1".parse().unwrap(),

@@ -185,6 +185,11 @@ pub struct Root {
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub numbered_timestamps: bool,
+    /// What was published last, where this root takes over from keys that can not sign any more: the
+    /// newest targets, snapshot and timestamp, by role. Its owner may have these signed anew, and
+    /// nothing else that the old keys have signed.
+    #[serde(rename = "x-imgtool-succeeds", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub succeeds: BTreeMap<Role, MetaFile>,
 }
 
 /// The keys of a role.
@@ -267,7 +272,7 @@ impl MetaFile {
     ///
     /// # Errors
     /// Where they have not, or no digest is one that we know.
-    pub(super) fn check(&self, bytes: &[u8], what: &str) -> Result<()> {
+    pub fn check(&self, bytes: &[u8], what: &str) -> Result<()> {
         if self.length.is_some_and(|length| length != bytes.len() as u64) {
             return Err(Error::trust(format!("{what}: it has another size than was signed")));
         }

@@ -4,17 +4,21 @@
 
 use std::io::{self, Read};
 use std::mem::ManuallyDrop;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use agent::VSOCK_PORT;
 use rustix::process::{PidfdFlags, Signal, getpid, getppid, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
 
-use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch};
+use super::{
+    GUARD_IN_FD, GUARD_OUT_FD, Launch, MEMORY_FD, MONITOR_FD, Place, Request, Vmm, hybrid,
+};
 use crate::tool::debian_package;
 use crate::{Error, Result};
 
@@ -29,6 +33,23 @@ pub(crate) struct Child {
     stderr: Arc<Mutex<Vec<u8>>>,
     stderr_reader: Option<thread::JoinHandle<()>>,
     program: String,
+    vmm: Vmm,
+    place: Option<Occupied>,
+}
+
+/// A VMM's sockets, which are removed when it is gone.
+#[derive(Debug)]
+struct Occupied {
+    place: Place,
+    /// What passes the agent's bytes on.
+    bridge: JoinHandle<io::Result<()>>,
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.bridge.abort();
+        self.place.clear();
+    }
 }
 
 /// The VMM's ends of socket pairs.
@@ -40,6 +61,10 @@ pub(crate) struct Ends {
     pub(crate) console: OwnedFd,
     /// [`GUARD_OUT_FD`] and [`GUARD_IN_FD`], where the machine has a network.
     pub(crate) guard: Option<[OwnedFd; 2]>,
+    /// [`MONITOR_FD`].
+    pub(crate) monitor: OwnedFd,
+    /// [`MEMORY_FD`], where the machine's memory is ours.
+    pub(crate) memory: Option<OwnedFd>,
 }
 
 impl Child {
@@ -49,13 +74,29 @@ impl Child {
     pub(crate) fn spawn(launch: &Launch, ends: Ends) -> Result<Self> {
         let mut command = Command::new(&launch.program);
         command.args(&launch.args).process_group(0);
-        command.stdin(Stdio::from(ends.agent)).stdout(Stdio::from(ends.console));
-        command.stderr(Stdio::piped());
-        let (parent, guard) = (getpid(), ends.guard);
+        command.stdout(Stdio::from(ends.console)).stderr(Stdio::piped());
+        let mut numbered: Vec<(OwnedFd, RawFd)> = Vec::new();
+        let place = match launch.place.clone() {
+            None => {
+                command.stdin(Stdio::from(ends.agent));
+                let guard = ends.guard.into_iter().flatten().zip([GUARD_OUT_FD, GUARD_IN_FD]);
+                let memory = ends.memory.map(|fd| (fd, MEMORY_FD));
+                numbered.extend(guard.chain([(ends.monitor, MONITOR_FD)]).chain(memory));
+                None
+            }
+            Some(place) => {
+                let directory = place.directory.display().to_string();
+                place.prepare().map_err(|e| Error::io(directory, e))?;
+                command.stdin(Stdio::null()).current_dir(&place.directory);
+                let bridge = hybrid::bridge(ends.agent.into(), place.clone(), VSOCK_PORT);
+                Some(Occupied { place, bridge: tokio::spawn(bridge) })
+            }
+        };
+        let parent = getpid();
         let prepare = move || {
-            for (end, number) in guard.iter().flatten().zip([GUARD_OUT_FD, GUARD_IN_FD]) {
+            for (end, number) in &numbered {
                 // SAFETY: `dup2` takes the number whether it is open or not, and nothing closes it.
-                let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+                let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(*number) });
                 rustix::io::dup2(end, &mut place)?;
             }
             // No program that it executes, were it to, has more rights than it.
@@ -77,7 +118,9 @@ impl Child {
         };
         let program = launch.program.clone();
         match watch() {
-            Ok(pidfd) => Ok(Child { child, pidfd, stderr, stderr_reader, program }),
+            Ok(pidfd) => {
+                Ok(Child { child, pidfd, stderr, stderr_reader, program, vmm: launch.vmm, place })
+            }
             Err(e) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -106,6 +149,29 @@ impl Child {
         let _ = self.child.wait();
     }
 
+    /// Stops the processors, and with them all that happens in the machine.
+    ///
+    /// # Errors
+    /// `Host` where this VMM can not, or refuses.
+    pub(crate) async fn pause(&self) -> Result<()> {
+        self.ask(self.vmm.pause()).await
+    }
+
+    /// Lets the processors go on.
+    ///
+    /// # Errors
+    /// As [`Child::pause`].
+    pub(crate) async fn resume(&self) -> Result<()> {
+        self.ask(self.vmm.resume()).await
+    }
+
+    async fn ask(&self, request: Option<Request>) -> Result<()> {
+        match (request, &self.place) {
+            (Some(request), Some(occupied)) => request.send(&occupied.place).await,
+            _ => Err(Error::host(format!("{} has no such API", self.program))),
+        }
+    }
+
     /// The end of what it said on standard error; all of that once it ended.
     pub(crate) fn stderr(&mut self) -> String {
         if let Ok(Some(_)) = self.child.try_wait()
@@ -116,6 +182,11 @@ impl Child {
         }
         let bytes = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         crate::console::printable(&bytes)
+    }
+
+    /// Which VMM it is.
+    pub(crate) fn vmm(&self) -> Vmm {
+        self.vmm
     }
 
     /// The program's name.
@@ -159,6 +230,12 @@ fn not_started(launch: &Launch, e: io::Error) -> Error {
     if !missing {
         return error;
     }
-    let package = debian_package(&launch.program);
-    error.hint(format!("install it: apt install {package}"))
+    match launch.vmm {
+        Vmm::Qemu => {
+            let package = debian_package(&launch.program);
+            error.hint(format!("install it: apt install {package}"))
+        }
+        // Debian has no package of these.
+        other => error.hint(format!("put {}'s released program on PATH", other.name())),
+    }
 }

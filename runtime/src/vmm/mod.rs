@@ -1,38 +1,169 @@
 //! Programs that run machines. A VMM is a child process: what to start is a value that can be
 //! printed and tested ([`launch`]), starting it is another step.
 //!
-//! The child inherits two socket pairs and no path: its standard input is the agent's port, its
-//! standard output the console. There is no socket file that could be too long for `sun_path`, be
-//! left behind, or be connected to by somebody else.
+//! QEMU inherits socket pairs and no path: its standard input is the agent's port, its standard
+//! output the console. There is no socket file that could be too long for `sun_path`, be left
+//! behind, or be connected to by somebody else. The others can not inherit sockets: they have theirs
+//! in the machine's own directory ([`Place`]).
 
+mod api;
 mod child;
+mod choose;
+mod cloud_hypervisor;
+pub(crate) mod firecracker;
+mod hybrid;
+mod monitor;
 mod qemu;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
+
+use bundle::Arch;
 
 use crate::{Spec, Upper};
 
+pub(crate) use api::Request;
 pub(crate) use child::{Child, Ends};
-pub(crate) use qemu::binary;
+pub(crate) use choose::fits;
+pub use choose::{VmmChoice, choose};
+pub(crate) use monitor::Monitor;
+pub(crate) use qemu::cpu;
 
 /// Where a machine has a network, the VMM writes what the guest sends to this descriptor,
 pub(crate) const GUARD_OUT_FD: i32 = 900;
 /// and reads from this one what may pass. Numbers that no process of ours has come to: so nothing
 /// is lost when the child puts its ends there.
 pub(crate) const GUARD_IN_FD: i32 = 901;
+/// Here it listens to us,
+pub(crate) const MONITOR_FD: i32 = 902;
+/// and this is the machine's memory: ours, too, so that it can be copied.
+pub(crate) const MEMORY_FD: i32 = 903;
+
+/// In a [`Place`]: the VMM's socket that leads to the guest's vsock ports,
+const AGENT_SOCKET: &str = "vmm-agent.sock";
+/// the one of its API,
+const API_SOCKET: &str = "vmm-api.sock";
+/// and its configuration.
+const CONFIG_FILE: &str = "vmm.json";
+/// The guest's vsock address: of no account, each VMM has a world of its own. 0 to 2 are taken.
+const GUEST_CID: u32 = 3;
+
+/// A program that runs machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vmm {
+    /// QEMU: by KVM or by emulation, with every network and snapshots.
+    #[default]
+    Qemu,
+    /// Firecracker: by KVM only, no network of ours.
+    Firecracker,
+    /// Cloud Hypervisor: by KVM only, no network of ours, kernels with PCI.
+    CloudHypervisor,
+}
+
+impl Vmm {
+    /// All there are, the one that is taken where nothing is said first.
+    pub const ALL: [Vmm; 3] = [Vmm::Qemu, Vmm::Firecracker, Vmm::CloudHypervisor];
+
+    /// `qemu`, `firecracker` or `cloud-hypervisor`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Vmm::Qemu => "qemu",
+            Vmm::Firecracker => firecracker::BINARY,
+            Vmm::CloudHypervisor => cloud_hypervisor::BINARY,
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|vmm| vmm.name() == name)
+    }
+
+    /// The program that runs guests of `arch`.
+    pub(crate) fn binary(self, arch: Arch) -> &'static str {
+        match self {
+            Vmm::Qemu => qemu::binary(arch),
+            Vmm::Firecracker | Vmm::CloudHypervisor => self.name(),
+        }
+    }
+
+    /// Whether its program for guests of `arch` is on `PATH`.
+    pub fn is_installed(self, arch: Arch) -> bool {
+        crate::tool::find(self.binary(arch)).is_some()
+    }
+
+    fn pause(self) -> Option<Request> {
+        match self {
+            Vmm::Qemu => None,
+            Vmm::Firecracker => Some(firecracker::pause()),
+            Vmm::CloudHypervisor => Some(cloud_hypervisor::pause()),
+        }
+    }
+
+    fn resume(self) -> Option<Request> {
+        match self {
+            Vmm::Qemu => None,
+            Vmm::Firecracker => Some(firecracker::resume()),
+            Vmm::CloudHypervisor => Some(cloud_hypervisor::resume()),
+        }
+    }
+}
+
+/// Where a VMM has its sockets and its configuration: it runs in this directory, and names them
+/// without it, as a socket's path may not be long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The directory; nobody else may use it.
+    pub directory: PathBuf,
+    /// What is to be in its configuration file.
+    pub config: Option<String>,
+}
+
+impl Place {
+    /// Puts the configuration there, and removes what a killed VMM has left.
+    fn prepare(&self) -> std::io::Result<()> {
+        self.clear();
+        match &self.config {
+            Some(text) => std::fs::write(self.directory.join(CONFIG_FILE), text),
+            None => Ok(()),
+        }
+    }
+
+    fn clear(&self) {
+        for name in [AGENT_SOCKET, API_SOCKET, CONFIG_FILE] {
+            // Most often it is not there.
+            let _ = std::fs::remove_file(self.directory.join(name));
+        }
+    }
+}
 
 /// What to start: a program and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
+    /// Which it is.
+    pub vmm: Vmm,
     /// The program, to be looked up in `PATH`.
     pub program: String,
     /// Its arguments.
     pub args: Vec<String>,
+    /// Where it has its sockets; none where its standard streams are all it needs.
+    pub place: Option<Place>,
 }
 
 /// What to start for `spec`, with the upper disk `upper` where there is one. Pure.
 pub fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
-    qemu::launch(spec, upper)
+    // The machine's directory: its upper disk lies there.
+    let directory = upper.and_then(|upper| upper.path.parent()).unwrap_or(Path::new("."));
+    match spec.vmm {
+        Vmm::Qemu => qemu::launch(spec, upper, None),
+        Vmm::Firecracker => firecracker::launch(spec, upper, directory),
+        Vmm::CloudHypervisor => cloud_hypervisor::launch(spec, upper, directory),
+    }
+}
+
+/// What to start for a machine that is to go on from a state, as [`launch`], with `memory`: a file
+/// that stays as it is. Pure.
+pub(crate) fn relaunch(spec: &Spec, upper: &Upper, memory: &Path) -> Launch {
+    qemu::launch(spec, Some(upper), Some(memory))
 }
 
 impl fmt::Display for Launch {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use bundle::Arch;
 
-use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch};
+use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch, MEMORY_FD, MONITOR_FD, Vmm};
 use crate::network::{GATEWAY, GUEST, NAMESERVER};
 use crate::{Accel, Forward, Network, Spec, Upper};
 
@@ -22,14 +22,21 @@ pub(crate) fn binary(arch: Arch) -> &'static str {
     }
 }
 
-pub(super) fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
+/// `from` is the memory that the machine begins with; then it waits for a state.
+pub(super) fn launch(spec: &Spec, upper: Option<&Upper>, from: Option<&Path>) -> Launch {
     let mut args = Vec::new();
     let mut add = |option: &str, value: String| {
         args.push(format!("-{option}"));
         args.push(value);
     };
     // The memory is an object of its own so that a snapshot can keep it in a file.
-    add("object", format!("memory-backend-memfd,id=memory,share=on,size={}M", spec.memory_mib));
+    let (memory, share) = match from {
+        None => (format!("/proc/self/fd/{MEMORY_FD}"), "on"),
+        Some(path) => (path.display().to_string().replace(',', ",,"), "off"),
+    };
+    let size = spec.memory_mib;
+    let memory = format!("id=memory,share={share},size={size}M,mem-path={memory}");
+    add("object", format!("memory-backend-file,{memory}"));
     add("M", format!("{},memory-backend=memory", board(spec.arch)));
     add("accel", spec.accel.name().to_string());
     add("cpu", cpu(spec.arch, spec.accel).to_string());
@@ -42,6 +49,11 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
     add("chardev", "socket,id=agent,fd=0".to_string());
     add("device", "virtio-serial-device,bus=virtio-mmio-bus.2,max_ports=2".to_string());
     add("device", format!("virtserialport,chardev=agent,name={}", agent::PORT_NAME));
+    add("chardev", format!("socket,id=monitor,fd={MONITOR_FD}"));
+    add("mon", "chardev=monitor,mode=control".to_string());
+    if from.is_some() {
+        add("incoming", "defer".to_string());
+    }
     add("chardev", "socket,id=console,fd=1".to_string());
     add("serial", "chardev:console".to_string());
     add("object", "rng-builtin,id=random".to_string());
@@ -70,7 +82,11 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
     for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
         args.push(flag.to_string());
     }
-    Launch { program: binary(spec.arch).to_string(), args }
+    if from.is_some() {
+        // Nobody runs before we say so.
+        args.push("-S".to_string());
+    }
+    Launch { vmm: Vmm::Qemu, program: binary(spec.arch).to_string(), args, place: None }
 }
 
 /// The root must be the first block device that the kernel finds, `/dev/vda`. A microvm's kernel is
@@ -116,7 +132,8 @@ fn board(arch: Arch) -> &'static str {
     }
 }
 
-fn cpu(arch: Arch, accel: Accel) -> &'static str {
+/// The model of processor that the guest sees.
+pub(crate) fn cpu(arch: Arch, accel: Accel) -> &'static str {
     match (accel, arch) {
         (Accel::Kvm, _) => "host",
         // What every aarch64 distribution is compiled for; pointer authentication, which `max`
@@ -151,6 +168,16 @@ mod tests {
         assert!(text.contains(",hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80 "), "{text}");
         assert!(text.contains(" imgtool.net=10.0.2.15/24,10.0.2.2,10.0.2.3 "), "{text}");
         assert!(!text.contains("-nic"), "{text}");
+    }
+
+    #[test]
+    fn a_copy_has_its_originals_memory_for_itself_and_waits() {
+        let upper = Upper { path: "/run/m/upper.ext4".into(), kept: true };
+        let launch = super::super::relaunch(&example(), &upper, Path::new("/s/a,b/memory"));
+        let text = launch.to_string();
+        let memory = "id=memory,share=off,size=512M,mem-path=/s/a,,b/memory ";
+        assert!(text.contains(memory), "{text}");
+        assert!(text.contains(" -incoming defer ") && text.contains(" -S"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::io::Cursor;
 
-use imgtool::rootfs::{Detours, Flatten};
+use imgrun::rootfs::{Detours, Flatten};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let (low, high) = bytes.split_at(bytes.len() / 1024 * 512);

@@ -246,5 +246,7 @@ fn what_is_wrong_with_the_keys_is_said_first() {
     signed.world.write(&key, "no key");
     signed.fails(3, "is no armored OpenPGP key");
     std::fs::remove_file(signed.world.path(&key)).unwrap();
-    signed.fails(3, &key);
+    let outcome = signed.fails(3, &key);
+    let hint = format!("gpg --export --armor {}", signed.fingerprint);
+    assert!(outcome.stderr.contains(&hint), "{outcome:#?}");
 }

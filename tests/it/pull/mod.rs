@@ -1,5 +1,6 @@
 //! A host that pulls from a catalog: `imgtool` makes it, nginx serves it.
 
+mod chunked;
 mod cold;
 mod faults;
 mod full;
@@ -71,6 +72,10 @@ impl Depot {
     }
 
     fn publish(&self, version: &str) {
+        self.publish_as(version, &[]);
+    }
+
+    fn publish_as(&self, version: &str, more: &[&str]) {
         let world = &self.world;
         world.write("tree/common/a", noise(COMMON_BYTES / 2, 1));
         world.write("tree/common/b", noise(COMMON_BYTES / 2, 2));
@@ -92,6 +97,7 @@ impl Depot {
         let address = self.address();
         publish.push(&address);
         publish.push("--untested");
+        publish.extend(more);
         publish.extend(bundles.iter().map(String::as_str));
         self.imgtool(&publish);
     }

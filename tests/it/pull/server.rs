@@ -68,6 +68,20 @@ impl Server {
         targets.map(|line| line.split(' ').nth(1).unwrap().parse::<u64>().unwrap()).sum()
     }
 
+    /// Ends it, and returns all that it was asked for: `status bytes method path range`.
+    pub(super) fn stop(mut self) -> Vec<String> {
+        self.end();
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
+        log.lines().map(str::to_string).collect()
+    }
+
+    fn end(&mut self) {
+        // Not SIGKILL: its worker would stay.
+        let id = self.child.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &id]).status();
+        let _ = self.child.wait();
+    }
+
     /// How many requests for parts of published files there were.
     pub(super) fn requests(&self) -> usize {
         let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
@@ -77,10 +91,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Not SIGKILL: its worker would stay.
-        let id = self.child.id().to_string();
-        let _ = Command::new("kill").args(["-TERM", &id]).status();
-        let _ = self.child.wait();
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.end();
+        }
     }
 }
 

@@ -307,7 +307,7 @@ fn other_manifests_are_refused() {
         ("kind", "disk".into(), "manifest.json"),
         ("kind", "kernel".into(), "lists the files"),
         ("name", "../x".into(), "is not valid"),
-        ("boot", serde_json::Value::Null, "needs boot and kernel"),
+        ("boot", serde_json::Value::Null, "needs boot"),
         ("files", serde_json::json!([]), "lists the files"),
     ] {
         let mut forged = honest.clone();

@@ -44,7 +44,7 @@ pub(crate) fn manifest() -> Manifest {
         arch: Arch::X86_64,
         files: vec![],
         frames: Blob::of([]),
-        boot: Some(Boot { init: Init::Agent, cmdline: vec![] }),
+        boot: Some(Boot { init: Init::Agent, cmdline: vec![], config: None }),
         kernel: Some(Reference {
             name: "k".parse().unwrap(),
             version: "6.1".parse().unwrap(),

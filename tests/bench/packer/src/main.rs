@@ -46,7 +46,7 @@ fn manifest() -> Result<Manifest> {
         arch: Arch::host(),
         files: vec![],
         frames: Blob::of([]),
-        boot: Some(Boot { init: Init::Agent, cmdline: vec![] }),
+        boot: Some(Boot { init: Init::Agent, cmdline: vec![], config: None }),
         kernel: Some(Reference {
             name: "k".parse()?,
             version: "1".parse()?,

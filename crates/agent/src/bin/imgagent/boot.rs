@@ -2,21 +2,19 @@
 
 use std::convert::Infallible;
 use std::ffi::CStr;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::cmdline::{self, Init, Words};
 use crate::serve::{Server, Setting};
-use crate::{console, network, overlay, port, power};
+use crate::{console, identity, network, overlay, port, power};
 
 const NO_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 const SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
@@ -41,8 +39,7 @@ fn start() -> Result<Infallible, String> {
     }
     mount_at("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755")?;
     mount_at("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755")?;
-    let text = fs::read_to_string("/proc/cmdline").map_err(|e| format!("/proc/cmdline: {e}"))?;
-    let words = cmdline::parse(&text)?;
+    let words = cmdline::read()?;
     let upper =
         overlay::enter(words.upper.as_deref(), words.plain_upper, &["/proc", "/sys", "/dev"])?;
     name_host(&words)?;
@@ -50,12 +47,12 @@ fn start() -> Result<Infallible, String> {
         network::configure(network)?;
     }
     match words.init {
-        Init::Agent => serve(upper),
+        Init::Agent => serve(upper, words.vsock),
         Init::Systemd => exec_systemd(),
     }
 }
 
-fn serve(upper: OwnedFd) -> Result<Infallible, String> {
+fn serve(upper: OwnedFd, vsock: bool) -> Result<Infallible, String> {
     let tmp = MountFlags::NOSUID | MountFlags::NODEV;
     mount_at("devpts", "/dev/pts", MountFlags::NOSUID, c"mode=0620,gid=5,ptmxmode=0666")?;
     mount_at("tmpfs", "/dev/shm", tmp, c"mode=1777")?;
@@ -67,7 +64,7 @@ fn serve(upper: OwnedFd) -> Result<Infallible, String> {
         let _ = std::os::unix::fs::symlink(target, link);
     }
     network::loopback_up()?;
-    let port = port::open()?;
+    let port = port::open(vsock)?;
     let server = Server::new(port, Setting::Init).map_err(|e| format!("cannot serve: {e}"))?;
     server.keep_upper(upper).run().map_err(|e| format!("serving: {e}"))?;
     Err("the host's port is gone".into())
@@ -82,28 +79,7 @@ fn exec_systemd() -> Result<Infallible, String> {
 }
 
 fn name_host(words: &Words) -> Result<(), String> {
-    let Some(name) = &words.hostname else { return Ok(()) };
-    rustix::system::sethostname(name.as_bytes())
-        .map_err(|e| format!("cannot set hostname: {e}"))?;
-    // systemd would go back to the image's. An image may have anything there, a symlink to
-    // nowhere or a FIFO, say, and runs all the same.
-    if let Err(e) = write_hostname(name) {
-        console::say(&format!("cannot write /etc/hostname: {e}"));
-    }
-    Ok(())
-}
-
-fn write_hostname(name: &str) -> io::Result<()> {
-    if !Path::new("/etc").is_dir() {
-        return Ok(());
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::open("/etc/hostname", flags, Mode::from(0o644))?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    file.set_len(0)?;
-    file.write_all(format!("{name}\n").as_bytes())
+    words.hostname.as_deref().map_or(Ok(()), identity::name_host)
 }
 
 /// What commands may raise their own limit of open files to. The kernel's default is 4,096, which

@@ -17,8 +17,12 @@ pub(crate) enum Init {
 pub(crate) struct Words {
     /// `imgtool.init=agent|systemd`
     pub(crate) init: Init,
-    /// `imgtool.upper=SERIAL`: the disk whose file system takes what is written; memory if absent.
+    /// `imgtool.upper=NAME`: the disk (by serial number) or partition (by name) whose file system
+    /// takes what is written; memory if absent. `/dev/NAME` where the VMM gives disks no serial of
+    /// ours.
     pub(crate) upper: Option<String>,
+    /// `imgtool.agent=vsock`: the host connects to our vsock port, there is no virtio-serial port.
+    pub(crate) vsock: bool,
     /// `imgtool.redirect=off`: a renamed directory is copied, so that the upper file system says by
     /// itself what was changed. For machines that build images.
     pub(crate) plain_upper: bool,
@@ -31,6 +35,13 @@ pub(crate) struct Words {
 /// Hostnames are at most this long (Linux: `__NEW_UTS_LEN`).
 const HOSTNAME_BYTES_MAX: usize = 64;
 
+/// The words of this machine's kernel.
+pub(crate) fn read() -> Result<Words, String> {
+    let text =
+        std::fs::read_to_string("/proc/cmdline").map_err(|e| format!("/proc/cmdline: {e}"))?;
+    parse(&text)
+}
+
 /// Reads the text of `/proc/cmdline`. A word of ours that is not understood is an error: a
 /// machine that starts differently from what was asked for is worse than one that does not start.
 pub(crate) fn parse(text: &str) -> Result<Words, String> {
@@ -41,6 +52,7 @@ pub(crate) fn parse(text: &str) -> Result<Words, String> {
             Some(("init", "agent")) => words.init = Init::Agent,
             Some(("init", "systemd")) => words.init = Init::Systemd,
             Some(("upper", serial)) if !serial.is_empty() => words.upper = Some(serial.into()),
+            Some(("agent", "vsock")) => words.vsock = true,
             Some(("redirect", "off")) => words.plain_upper = true,
             Some(("hostname", name))
                 if !name.is_empty()
@@ -74,12 +86,13 @@ mod tests {
 
     #[test]
     fn words_of_others_are_left_alone() {
-        let text = "root=/dev/vda ro quiet imgtool.init=systemd imgtool.upper=up0 imgtool.redirect=off \
+        let text = "root=/dev/vda ro quiet imgtool.init=systemd imgtool.upper=up0 imgtool.redirect=off imgtool.agent=vsock \
                     imgtool.hostname=web-1.x imgtool.net=10.0.2.15/24,10.0.2.2,10.0.2.3 \
                     init=/usr/lib/imgtool/imgagent\n";
         let expected = Words {
             init: Init::Systemd,
             upper: Some("up0".into()),
+            vsock: true,
             plain_upper: true,
             hostname: Some("web-1.x".into()),
             network: Some(Network {
@@ -97,6 +110,7 @@ mod tests {
             "hostname=a/b",
             "new=1",
             "redirect=on",
+            "agent=serial",
             "net=",
             "net=10.0.2.15,10.0.2.2,10.0.2.3",
         ];

@@ -317,6 +317,14 @@ impl Command {
         Some(Exit { status, timed_out: self.timed_out })
     }
 
+    /// Goes on in a new session: what was on its way in the old one is lost.
+    pub(crate) fn begin_anew(&mut self) {
+        self.input_window = Received::default();
+        for output in self.outputs.iter_mut().flatten() {
+            output.window = Sending::default();
+        }
+    }
+
     /// Ends it at once; nobody wants to know how it ends. A terminal's hangup follows from its
     /// descriptor being closed.
     pub(crate) fn kill(self) {

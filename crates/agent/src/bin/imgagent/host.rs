@@ -8,6 +8,8 @@ use agent::{FromHost, HostEvent, Message, ProtocolError};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
+use crate::port::{Listener, Port};
+
 /// Outputs of commands are read while less than this waits to be sent.
 const OUT_BYTES_MAX: usize = 256 * 1024;
 /// Nothing more is taken from the host while more than this waits: it does not read its answers.
@@ -34,6 +36,8 @@ pub(crate) struct Host {
     writable: bool,
     /// Reading nothing means: the host is away. It may come back.
     outlives_connections: bool,
+    /// Where it then comes back on another stream.
+    listener: Option<Listener>,
     from: FromHost,
     buffer: Vec<u8>,
     out: Vec<u8>,
@@ -42,16 +46,15 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(fd: OwnedFd, outlives_connections: bool) -> io::Result<Self> {
-        let edges = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        epoll::add(&edges, &fd, epoll::EventData::new_u64(0), flags)?;
+    pub(crate) fn new(port: Port, outlives_connections: bool) -> io::Result<Self> {
+        let Port { stream, listener } = port;
         Ok(Host {
-            fd,
-            edges,
+            edges: edges_of(&stream)?,
+            fd: stream,
             readable: true,
             writable: true,
-            outlives_connections,
+            outlives_connections: outlives_connections && listener.is_none(),
+            listener,
             from: FromHost::new(),
             buffer: vec![0; READ_BYTES],
             out: Vec::new(),
@@ -100,13 +103,23 @@ impl Host {
         }
         match rustix::io::read(&self.fd, &mut self.buffer) {
             Ok(0) if self.outlives_connections => self.readable = false,
-            Ok(0) => return Ok(Heard::End),
+            Ok(0) | Err(Errno::CONNRESET) => return self.reconnect(),
             Ok(n) => return Ok(Heard::Bytes(n)),
             Err(Errno::AGAIN) => self.readable = false,
             Err(Errno::INTR) => {}
-            Err(Errno::CONNRESET) => return Ok(Heard::End),
             Err(e) => return Err(e.into()),
         }
+        Ok(Heard::Nothing)
+    }
+
+    /// The stream has ended: waits for the next one, where there can be one.
+    fn reconnect(&mut self) -> io::Result<Heard> {
+        let Some(listener) = &self.listener else { return Ok(Heard::End) };
+        self.fd = listener.accept()?;
+        self.edges = edges_of(&self.fd)?;
+        self.from.close();
+        self.forget();
+        (self.readable, self.writable) = (true, true);
         Ok(Heard::Nothing)
     }
 
@@ -164,6 +177,8 @@ impl Host {
                 Ok(n) if n > 0 => self.written += n,
                 Ok(_) | Err(Errno::AGAIN) => self.writable = false,
                 Err(Errno::INTR) => {}
+                // Reading finds out, and waits for the next stream.
+                Err(Errno::PIPE | Errno::CONNRESET) if self.listener.is_some() => self.forget(),
                 Err(e) => return Err(e.into()),
             }
         }
@@ -175,4 +190,12 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// Tells of changes of `stream`.
+fn edges_of(stream: &OwnedFd) -> io::Result<OwnedFd> {
+    let edges = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+    epoll::add(&edges, stream, epoll::EventData::new_u64(0), flags)?;
+    Ok(edges)
 }

@@ -3,11 +3,13 @@
 
 mod accounts;
 mod boot;
+mod clock;
 mod cmdline;
 mod command;
 mod console;
 mod disk;
 mod host;
+mod identity;
 mod network;
 mod overlay;
 mod port;
@@ -22,6 +24,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use agent::InitKind;
+use port::Port;
 use rustix::fs::Mode;
 use serve::{Server, Setting};
 
@@ -74,7 +77,7 @@ fn receive(to: &Path, name: &str) -> Result<(), String> {
 
 /// As a unit of the image's systemd.
 fn serve_port() -> Result<(), String> {
-    let port = port::open()?;
+    let port = port::open(cmdline::read()?.vsock)?;
     Server::new(port, Setting::Unit).and_then(|s| s.run()).map_err(|e| format!("serving: {e}"))
 }
 
@@ -83,7 +86,9 @@ fn serve_socket(path: &Path) -> Result<(), String> {
     let named = |e| format!("{}: {e}", path.display());
     let stream = std::os::unix::net::UnixStream::connect(path).map_err(named)?;
     stream.set_nonblocking(true).map_err(named)?;
-    Server::new(stream.into(), Setting::Socket).and_then(|s| s.run()).map_err(named)
+    Server::new(Port { stream: stream.into(), listener: None }, Setting::Socket)
+        .and_then(|s| s.run())
+        .map_err(named)
 }
 
 impl Setting {

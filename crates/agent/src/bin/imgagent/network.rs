@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use agent::MAC_BYTES;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
@@ -38,6 +39,7 @@ const CHANGE: u16 = 0x1 | 0x4;
 const PUT: u16 = CHANGE | 0x100 | 0x400;
 const AF_INET: u8 = 2;
 const IFF_UP: u32 = 1;
+const IFLA_ADDRESS: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_OIF: u16 = 4;
@@ -67,6 +69,24 @@ pub(crate) fn configure(network: &Network) -> Result<(), String> {
         console::say(&format!("cannot write /etc/resolv.conf: {e}"));
     }
     Ok(())
+}
+
+/// Gives the interface another address.
+pub(crate) fn set_mac(mac: &[u8; MAC_BYTES]) -> Result<(), String> {
+    let name = interface().ok_or("there is no network interface to give an address to")?;
+    let set = || -> io::Result<()> {
+        // struct ifinfomsg: family, type, index, flags, mask of flags to change
+        let mut body = vec![0; 4];
+        body.extend_from_slice(&index(&name)?.to_ne_bytes());
+        body.extend_from_slice(&[0; 8]);
+        // An attribute's length does not count what pads it to four bytes.
+        body.extend_from_slice(&(4 + MAC_BYTES as u16).to_ne_bytes());
+        body.extend_from_slice(&IFLA_ADDRESS.to_ne_bytes());
+        body.extend_from_slice(mac);
+        body.extend_from_slice(&[0; 2]);
+        ask(&netlink_socket()?, RTM_NEWLINK, CHANGE, &body)
+    };
+    set().map_err(|e| format!("cannot change the address of {name}: {e}"))
 }
 
 /// The only Ethernet interface that a machine of ours has.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use agent::{
     Ack, CHANNELS_MAX, Fault, FaultCode, Frame, Hello, HostEvent, Message, PROTOCOL_MAX,
-    PROTOCOL_MIN, ProtocolError, Shutdown, Status, Stream,
+    PROTOCOL_MIN, ProtocolError, Restore, Restored, Shutdown, Status, Stream,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -15,10 +15,9 @@ use rustix::process::{WaitOptions, wait};
 
 use crate::command::{BATCH_BYTES, Command};
 use crate::host::{Heard, Host};
-use crate::{console, power, sys};
+use crate::port::Port;
+use crate::{clock, identity, power, sys};
 
-/// A wall clock that is further off than this is set.
-const CLOCK_OFF_MAX: Duration = Duration::from_secs(1);
 /// Where this program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Setting {
@@ -53,10 +52,10 @@ enum Ready {
 }
 
 impl Server {
-    pub(crate) fn new(stream: OwnedFd, setting: Setting) -> io::Result<Self> {
+    pub(crate) fn new(port: Port, setting: Setting) -> io::Result<Self> {
         Ok(Server {
             setting,
-            host: Host::new(stream, setting != Setting::Socket)?,
+            host: Host::new(port, setting != Setting::Socket)?,
             children: sys::child_events()?,
             commands: BTreeMap::new(),
             buffer: vec![0; BATCH_BYTES],
@@ -70,7 +69,7 @@ impl Server {
         self
     }
 
-    /// Serves until the stream ends; a virtio port never does.
+    /// Serves until the stream ends; a machine's never does.
     pub(crate) fn run(mut self) -> io::Result<()> {
         while !self.over {
             self.host.flush()?;
@@ -93,7 +92,7 @@ impl Server {
             self.hear()?;
             self.settle();
         }
-        self.end_session();
+        self.end_session(None);
         Ok(())
     }
 
@@ -150,7 +149,7 @@ impl Server {
                 Ok(Some(HostEvent::Frame(frame))) => self.obey(frame),
                 Ok(None) => {}
                 Err(error) => {
-                    self.end_session();
+                    self.end_session(None);
                     self.complain(&error);
                 }
             }
@@ -159,10 +158,10 @@ impl Server {
     }
 
     fn greet(&mut self, hello: &Hello) {
-        self.end_session();
+        self.end_session(hello.keep);
         self.host.forget();
         if self.setting != Setting::Socket {
-            set_clock(hello.wall_clock_unix_ns);
+            clock::correct(hello.wall_clock_unix_ns);
         }
         let protocol = hello.choose_protocol();
         if protocol.is_none() {
@@ -175,13 +174,20 @@ impl Server {
             protocol_max: PROTOCOL_MAX,
             version: env!("CARGO_PKG_VERSION").into(),
             init: self.setting.init(),
+            restores: self.setting != Setting::Socket,
         };
         self.host.send_raw(&ack.encode());
     }
 
-    fn end_session(&mut self) {
-        for (_, command) in std::mem::take(&mut self.commands) {
-            command.kill();
+    /// Kills every command but that of the channel `keep`, which begins anew.
+    fn end_session(&mut self, keep: Option<u32>) {
+        for (channel, mut command) in std::mem::take(&mut self.commands) {
+            if Some(channel) == keep {
+                command.begin_anew();
+                self.commands.insert(channel, command);
+            } else {
+                command.kill();
+            }
         }
     }
 
@@ -202,6 +208,7 @@ impl Server {
         match message {
             Message::Ping { token } => self.host.send(channel, &Message::Pong { token }),
             Message::Shutdown(kind) => self.shut_down(kind),
+            Message::Restore(restore) => self.become_another(&restore),
             Message::Exec(exec) => self.execute(channel, &exec),
             Message::Data(Stream::Stdin, bytes) => {
                 let Some(command) = self.commands.get_mut(&channel) else { return };
@@ -227,6 +234,7 @@ impl Server {
             }
             // What only an agent says.
             Message::Pong { .. }
+            | Message::Restored(_)
             | Message::Error(_)
             | Message::Started { .. }
             | Message::Data(Stream::Stdout | Stream::Stderr, _)
@@ -238,6 +246,16 @@ impl Server {
                 self.host.send(agent::CHANNEL_CONTROL, &Message::Error(fault));
             }
         }
+    }
+
+    fn become_another(&mut self, restore: &Restore) {
+        let failure = match self.setting {
+            Setting::Socket => Some("this is no machine".to_string()),
+            Setting::Init | Setting::Unit => identity::assume(restore).err(),
+        };
+        let kept = !self.commands.is_empty();
+        let answer = Message::Restored(Restored { kept, failure });
+        self.host.send(agent::CHANNEL_CONTROL, &answer);
     }
 
     fn execute(&mut self, channel: u32, exec: &agent::Exec) {
@@ -312,30 +330,14 @@ impl Server {
                 power::shut_down(kind, self.upper.as_ref());
             }
             Setting::Unit => {
-                self.end_session();
+                self.end_session(None);
                 rustix::fs::sync();
                 power::ask_systemd(kind);
             }
             Setting::Socket => {
-                self.end_session();
+                self.end_session(None);
                 self.over = true;
             }
         }
-    }
-}
-
-/// Sets the wall clock to the host's, where it is wrong.
-fn set_clock(unix_ns: u64) {
-    let Some(wanted) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(unix_ns)) else {
-        return;
-    };
-    let now = SystemTime::now();
-    let off = now.duration_since(wanted).or_else(|_| wanted.duration_since(now));
-    if off.is_ok_and(|off| off <= CLOCK_OFF_MAX) {
-        return;
-    }
-    let Ok(time) = Timespec::try_from(Duration::from_nanos(unix_ns)) else { return };
-    if let Err(e) = rustix::time::clock_settime(rustix::time::ClockId::Realtime, time) {
-        console::say(&format!("cannot set the clock: {e}"));
     }
 }

@@ -1,12 +1,16 @@
 //! The system calls that have no safe form: signals by number, a signal descriptor, work between
-//! fork and exec.
+//! fork and exec, vsock addresses.
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_uint};
+use std::ffi::{c_int, c_uint, c_ulong};
+use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+use agent::SEED_BYTES;
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 
 pub(crate) const SIGHUP: i32 = 1;
 pub(crate) const SIGKILL: i32 = 9;
@@ -35,6 +39,7 @@ unsafe extern "C" {
     fn sigemptyset(set: *mut SigSet) -> c_int;
     fn sigaddset(set: *mut SigSet, signal: c_int) -> c_int;
     fn sigprocmask(how: c_int, set: *const SigSet, old: *mut SigSet) -> c_int;
+    fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
     fn signalfd(fd: c_int, set: *const SigSet, flags: c_int) -> c_int;
 }
 
@@ -79,6 +84,34 @@ pub(crate) fn child_events() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// random(4)'s `struct rand_pool_info`.
+#[repr(C)]
+struct Entropy {
+    bits: c_int,
+    bytes: c_int,
+    seed: [u8; SEED_BYTES],
+}
+
+/// Gives the kernel's random generator `seed`, and makes it forget what it would have said next.
+pub(crate) fn reseed(seed: &[u8; SEED_BYTES]) -> io::Result<()> {
+    // linux/random.h: _IOW('R', 0x03, int[2]) and _IO('R', 0x07).
+    const RNDADDENTROPY: c_ulong = 0x4008_5203;
+    const RNDRESEEDCRNG: c_ulong = 0x5207;
+    let random = File::options().write(true).open("/dev/urandom")?;
+    let (bits, bytes) = (8 * SEED_BYTES as c_int, SEED_BYTES as c_int);
+    let entropy = Entropy { bits, bytes, seed: *seed };
+    // SAFETY: the kernel reads `bytes` bytes behind the two numbers, which is all of `entropy`.
+    if unsafe { ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const entropy) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // New entropy alone is not used before the next time that the generator reseeds itself.
+    // SAFETY: this request has no argument.
+    if unsafe { ioctl(random.as_raw_fd(), RNDRESEEDCRNG) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Runs `prepare` in the child, between fork and exec, with no signal blocked and none ignored.
 pub(crate) fn before_exec(
     command: &mut Command,
@@ -104,5 +137,34 @@ pub(crate) fn before_exec(
     // whatever is allowed before the fork is allowed after it.
     unsafe {
         command.pre_exec(move || reset_signals().and_then(|()| prepare()));
+    }
+}
+
+/// vsock(7)'s `struct sockaddr_vm`.
+#[repr(C)]
+pub(crate) struct VsockAddress {
+    family: u16,
+    reserved: u16,
+    port: u32,
+    cid: u32,
+    zero: [u8; 4],
+}
+
+impl VsockAddress {
+    /// To listen on `port`, whoever we are for the host.
+    pub(crate) fn any(port: u32) -> Self {
+        const VMADDR_CID_ANY: u32 = u32::MAX;
+        let family = rustix::net::AddressFamily::VSOCK.as_raw();
+        VsockAddress { family, reserved: 0, port, cid: VMADDR_CID_ANY, zero: [0; 4] }
+    }
+}
+
+// SAFETY: it is laid out as the kernel's structure, and lives as long as the call.
+unsafe impl SocketAddrArg for VsockAddress {
+    unsafe fn with_sockaddr<R>(
+        &self,
+        f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
+    ) -> R {
+        f(std::ptr::from_ref(self).cast(), size_of::<Self>() as SocketAddrLen)
     }
 }

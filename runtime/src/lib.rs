@@ -96,6 +96,7 @@ pub mod tool;
 mod tsc;
 pub mod tuf;
 mod vmm;
+pub mod volume;
 
 pub use accel::{AccelChoice, Decision, RING0_RATE_MIN, choose as choose_accel};
 pub use agent::copy::Copied;

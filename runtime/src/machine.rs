@@ -20,6 +20,7 @@ use crate::lease::Lease;
 use crate::log::Log;
 use crate::network::Guard;
 use crate::vmm::{self, Child, Ends, Launch, Monitor};
+use crate::volume::Attachment;
 use crate::{Accel, Class, Error, Hold, Network, Result, Spec, Store, Upper};
 
 pub(crate) use restore::Origin;
@@ -46,6 +47,8 @@ pub struct Machine {
     _guard: Option<Guard>,
     _lease: Option<Lease>,
     _hold: Option<Hold>,
+    /// The right to its volumes.
+    volumes: Vec<File>,
     monitor: Mutex<Monitor>,
     /// Its processors stand still, or are about to.
     stopped: AtomicBool,
@@ -59,6 +62,7 @@ pub struct Machine {
 #[derive(Debug)]
 struct Vmm {
     child: Child,
+    volumes: Vec<File>,
     console: Console,
     guard: Option<Guard>,
     monitor: Monitor,
@@ -140,7 +144,7 @@ impl Machine {
         upper: PathBuf,
         began: Instant,
     ) -> Self {
-        let Vmm { child, console, guard, monitor, agent: _ } = vmm;
+        let Vmm { child, volumes, console, guard, monitor, agent: _ } = vmm;
         let booted_in = began.elapsed();
         Machine {
             guest,
@@ -149,6 +153,7 @@ impl Machine {
             _guard: guard,
             _lease: lease,
             _hold: None,
+            volumes,
             monitor: monitor.into(),
             stopped: AtomicBool::new(false),
             memory,
@@ -264,6 +269,7 @@ impl Vmm {
         memory: Option<&File>,
         log: Option<Log>,
     ) -> Result<Self> {
+        let volumes = spec.volumes.iter().map(Attachment::take).collect::<Result<_>>()?;
         let (agent, agent_end) = stream_pair()?;
         let (console, console_end) = stream_pair()?;
         let (monitor, monitor_end) = stream_pair()?;
@@ -288,7 +294,7 @@ impl Vmm {
         };
         let child = Child::spawn(launch, ends)?;
         let (console, monitor) = (Console::read(console, log), Monitor::new(monitor));
-        Ok(Vmm { child, console, guard, monitor, agent: Some(agent) })
+        Ok(Vmm { child, volumes, console, guard, monitor, agent: Some(agent) })
     }
 
     /// The connection to the agent, once.

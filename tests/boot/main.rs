@@ -20,6 +20,7 @@ mod steps;
 mod trial;
 mod uefi;
 mod verbs;
+mod volumes;
 
 use std::path::PathBuf;
 

@@ -28,6 +28,7 @@ mod supervise;
 mod sync;
 mod tty;
 mod verify;
+mod volume;
 
 use std::future::Future;
 use std::io::Write;
@@ -82,6 +83,7 @@ enum Verb {
     Ps(ps::Args),
     Stats(stats::Args),
     Ports(ports::Args),
+    Volume(volume::Args),
     Supervise(supervise::Args),
     Pull(pull::Args),
     Sync(sync::Args),
@@ -190,6 +192,7 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Snapshot(args) => args.run(&mut shell).await,
         Verb::Fork(args) => args.run(&mut shell).await,
         Verb::Stats(args) => args.run(&mut shell).await,
+        Verb::Volume(args) => args.run(&mut shell).await,
         Verb::Ports(args) => args.run(&mut shell).await,
         Verb::Ps(args) => args.run(&mut shell).await,
         Verb::Pull(args) => args.run(&mut shell).await,

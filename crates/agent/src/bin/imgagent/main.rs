@@ -18,6 +18,7 @@ mod power;
 mod serve;
 mod spawn;
 mod sys;
+mod volume;
 
 use std::io::{BufReader, BufWriter};
 use std::path::Path;

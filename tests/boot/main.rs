@@ -21,6 +21,8 @@ mod snapshots;
 mod steps;
 mod trial;
 mod uefi;
+mod verbs;
+mod volumes;
 
 use std::path::PathBuf;
 

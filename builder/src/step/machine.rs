@@ -218,6 +218,7 @@ impl Job<'_> {
             hostname: Hostname::from_name(HOSTNAME),
             network,
             forwards: Vec::new(),
+            volumes: Vec::new(),
             tsc_khz: if accel == Accel::Tcg { imgrun::tsc_khz() } else { None },
         })
     }

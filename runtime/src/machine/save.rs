@@ -45,6 +45,10 @@ impl Machine {
     /// `Guest` where its agent does not answer or is too old to go on as a copy; `Host` where
     /// something can not be written, or the VMM refuses.
     pub(crate) async fn save(&self, into: &Path) -> Result<Saved> {
+        if !self.volumes.is_empty() {
+            // Its copies would all have them.
+            return Err(Error::usage("a machine that has volumes can not be saved"));
+        }
         if self.vmm.vmm() != Vmm::Qemu {
             let why = format!("machines of {} can not be saved", self.vmm.program());
             return Err(Error::host(why).hint("start it with --vmm qemu"));

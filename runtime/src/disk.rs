@@ -34,7 +34,7 @@ impl Upper {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
-        let file = format(&draft, bytes, self.kept)?;
+        let file = format(&draft, bytes, "upper", self.kept)?;
         if self.kept {
             // Under its name it is whole, whatever becomes of the host.
             file.sync_all().map_err(failed)?;
@@ -51,14 +51,13 @@ pub(crate) fn draft(upper: &Path) -> PathBuf {
 }
 
 /// Makes a sparse file of `bytes` at `path` with an empty ext4 file system in it.
-fn format(path: &Path, bytes: u64, journal: bool) -> Result<File> {
-    let failed = |e: ext4::Error| {
-        Error::host(format!("{}: formatting the upper disk", path.display())).because(e)
-    };
+pub(crate) fn format(path: &Path, bytes: u64, label: &str, journal: bool) -> Result<File> {
+    let failed =
+        |e: ext4::Error| Error::host(format!("{}: formatting a disk", path.display())).because(e);
     let file = File::create_new(path).map_err(|e| Error::io(path.display(), e))?;
     let options = ext4::Options {
         size_bytes: Some(bytes),
-        label: "upper".to_string(),
+        label: label.to_string(),
         journal,
         ..ext4::Options::default()
     };

@@ -27,6 +27,9 @@
 //! Machines with a name stay ([`kept`]): each has a process of its own, the [`Supervisor`], whose
 //! socket passes the agent's protocol on, so a client's [`Guest`] is the same as the owner's.
 //!
+//! A machine that runs can be saved ([`Snapshot`]) and go on as any number of others: each has a
+//! session only once its agent has made it a machine of its own.
+//!
 //! The guest is never trusted: what it sends is checked and bounded, and what it says is made
 //! harmless before it is shown. This library prints nothing; what it has to say while it works
 //! goes to a [`Progress`].
@@ -96,16 +99,18 @@ pub mod tool;
 mod tsc;
 pub mod tuf;
 mod vmm;
+pub mod volume;
 
 pub use accel::{AccelChoice, Decision, RING0_RATE_MIN, choose as choose_accel};
 pub use agent::copy::Copied;
+pub use agent::listening::{Listener, Transport};
 pub use agent::{Exec, Exit, FaultCode, Status, Terminal};
 pub use cancel::Cancel;
 pub use console::printable;
 pub use disk::Upper;
 pub use doctor::{Check, Health, examine};
 pub use error::{Class, EXIT_NOT_RUN, EXIT_TIMED_OUT, Error, Result};
-pub use guest::{Control, Guest, NotRun, Output, Running, Stdin, Wish, check_exec};
+pub use guest::{Control, Finished, Guest, NotRun, Output, Running, Stdin, Wish, check_exec};
 pub use kvm::{Evidence as KvmEvidence, Guest as KvmGuest};
 pub use machine::{BOOT_MAX_KVM, BOOT_MAX_TCG, Machine, boot_max};
 pub use network::{Forward, NAMESERVER, Network};
@@ -122,4 +127,4 @@ pub use store::{
 pub use supervisor::Supervisor;
 pub use tool::Tool;
 pub use tsc::tsc_khz;
-pub use vmm::{Launch, Place, Vmm, VmmChoice, choose as choose_vmm, launch};
+pub use vmm::{Launch, Place, Reach, Vmm, VmmChoice, choose as choose_vmm, launch};

@@ -15,11 +15,12 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
 use crate::console::Console;
-use crate::guest::{Guest, NotRun, Running};
+use crate::guest::{Finished, Guest, NotRun, Running};
 use crate::lease::Lease;
 use crate::log::Log;
 use crate::network::Guard;
 use crate::vmm::{self, Child, Ends, Launch, Monitor};
+use crate::volume::Attachment;
 use crate::{Accel, Class, Error, Hold, Network, Result, Spec, Store, Upper};
 
 pub(crate) use restore::Origin;
@@ -46,6 +47,8 @@ pub struct Machine {
     _guard: Option<Guard>,
     _lease: Option<Lease>,
     _hold: Option<Hold>,
+    /// The right to its volumes.
+    volumes: Vec<File>,
     monitor: Mutex<Monitor>,
     /// Its processors stand still, or are about to.
     stopped: AtomicBool,
@@ -59,6 +62,7 @@ pub struct Machine {
 #[derive(Debug)]
 struct Vmm {
     child: Child,
+    volumes: Vec<File>,
     console: Console,
     guard: Option<Guard>,
     monitor: Monitor,
@@ -140,7 +144,7 @@ impl Machine {
         upper: PathBuf,
         began: Instant,
     ) -> Self {
-        let Vmm { child, console, guard, monitor, agent: _ } = vmm;
+        let Vmm { child, volumes, console, guard, monitor, agent: _ } = vmm;
         let booted_in = began.elapsed();
         Machine {
             guest,
@@ -149,6 +153,7 @@ impl Machine {
             _guard: guard,
             _lease: lease,
             _hold: None,
+            volumes,
             monitor: monitor.into(),
             stopped: AtomicBool::new(false),
             memory,
@@ -188,6 +193,15 @@ impl Machine {
     /// Starts a command; see [`Guest::exec`].
     pub async fn exec(&self, exec: Exec) -> Result<Running, NotRun> {
         self.guest.exec(exec).await
+    }
+
+    /// Runs commands until one fails; see [`Guest::pipeline`].
+    pub async fn pipeline(
+        &self,
+        commands: impl IntoIterator<Item = Exec>,
+        bytes_max: usize,
+    ) -> Result<Vec<Finished>, NotRun> {
+        self.guest.pipeline(commands, bytes_max).await
     }
 
     /// Stops the machine's processors until [`Machine::resume`]: time stands still in it, and its
@@ -255,6 +269,7 @@ impl Vmm {
         memory: Option<&File>,
         log: Option<Log>,
     ) -> Result<Self> {
+        let volumes = spec.volumes.iter().map(Attachment::take).collect::<Result<_>>()?;
         let (agent, agent_end) = stream_pair()?;
         let (console, console_end) = stream_pair()?;
         let (monitor, monitor_end) = stream_pair()?;
@@ -279,7 +294,7 @@ impl Vmm {
         };
         let child = Child::spawn(launch, ends)?;
         let (console, monitor) = (Console::read(console, log), Monitor::new(monitor));
-        Ok(Vmm { child, console, guard, monitor, agent: Some(agent) })
+        Ok(Vmm { child, volumes, console, guard, monitor, agent: Some(agent) })
     }
 
     /// The connection to the agent, once.

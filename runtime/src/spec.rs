@@ -7,6 +7,7 @@ use std::str::FromStr;
 use bundle::{Arch, Init};
 
 use crate::vmm::fits;
+use crate::volume::{Attachment, VOLUMES_MAX};
 use crate::{Error, Forward, Kernel, Network, Result, Stored, Vmm, tsc_khz};
 
 /// Virtual processors, at most: what a microvm's interrupt controller and our tests cover.
@@ -116,6 +117,8 @@ pub struct Spec {
     pub network: Network,
     /// What leads in; it takes [`Network::User`].
     pub forwards: Vec<Forward>,
+    /// Disks that outlive it, [`VOLUMES_MAX`] at most.
+    pub volumes: Vec<Attachment>,
     /// The rate of the host's time stamp counter, which a guest of [`Accel::Tcg`] sees: see
     /// [`crate::tsc_khz`].
     pub tsc_khz: Option<u64>,
@@ -152,6 +155,7 @@ impl Spec {
             hostname: Hostname::from_name(image.manifest.name.as_str()),
             network: Network::None,
             forwards: Vec::new(),
+            volumes: Vec::new(),
             tsc_khz,
         }
     }
@@ -179,6 +183,10 @@ impl Spec {
         if !self.forwards.is_empty() && self.network == Network::None {
             return Err(Error::usage("a port leads in, but there is no network")
                 .hint("--network user makes one"));
+        }
+        if self.volumes.len() > VOLUMES_MAX {
+            let n = self.volumes.len();
+            return Err(Error::usage(format!("{n} volumes: {VOLUMES_MAX} are allowed")));
         }
         let word = |w: &String| !w.is_empty() && w.bytes().all(|c| c.is_ascii_graphic());
         if let Some(bad) = self.cmdline.iter().find(|w| !word(w)) {
@@ -216,6 +224,10 @@ impl Spec {
             say("imgtool.upper=upper");
         }
         say(&format!("imgtool.hostname={}", self.hostname));
+        for (number, Attachment { mount, .. }) in self.volumes.iter().enumerate() {
+            let mode = if mount.read_only { ":ro" } else { "" };
+            say(&format!("imgtool.volume=volume{number}:{}{mode}", mount.at));
+        }
         if let Some(network) = self.network.guest_word() {
             say(&format!("imgtool.net={network}"));
         }
@@ -263,6 +275,7 @@ pub(crate) fn example() -> Spec {
         hostname: Hostname::from_name("debian"),
         network: Network::None,
         forwards: Vec::new(),
+        volumes: Vec::new(),
         tsc_khz: Some(2_400_000),
     }
 }

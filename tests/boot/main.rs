@@ -5,6 +5,8 @@ mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod bare;
 mod broken;
+#[cfg(target_arch = "x86_64")]
+mod confined;
 mod containers;
 mod debian;
 mod fresh;
@@ -19,6 +21,8 @@ mod snapshots;
 mod steps;
 mod trial;
 mod uefi;
+mod verbs;
+mod volumes;
 
 use std::path::PathBuf;
 

@@ -197,6 +197,32 @@ fn a_bucket_that_overwrites_is_refused_unless_there_is_one_writer() {
     imgtool(&["catalog", "verify", &store, "--deep"]).ok();
 }
 
+/// Keys also come from a section of AWS's own files. s3rver knows one key only.
+#[test]
+fn a_profile_says_who_one_is() {
+    let world = World::new();
+    let server = Server::s3rver(&world.path("buckets"));
+    server.make_bucket("images");
+    let [(_, id), (_, secret)] = LOGIN;
+    let section = |name: &str, id: &str| {
+        format!("[{name}]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")
+    };
+    let credentials = world.path("credentials");
+    fs::write(&credentials, section("house", id) + &section("other", "nobody")).unwrap();
+    world.imgtool(["key", "new", "me", "--no-passphrase"]).ok();
+    let init = |profile: &str| {
+        let store = format!("{}&profile={profile}", server.bucket("images"));
+        let mut command = world.command();
+        command.args(["catalog", "init", &store, "--key", "me", "--single-writer"]);
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        command.env("AWS_SHARED_CREDENTIALS_FILE", &credentials);
+        command.env("AWS_CONFIG_FILE", world.path("none"));
+        finish(&mut command)
+    };
+    assert!(!init("other").output.status.success());
+    init("house").ok();
+}
+
 /// What looks right to one writer and loses a race of many is found out, too.
 #[test]
 fn a_bucket_that_loses_races_is_refused() {

@@ -38,6 +38,8 @@ const NAME_BYTES_MAX: usize = 4096;
 const DEPTH_MAX: usize = 256;
 /// Bytes of a piece, at most.
 const PIECE_BYTES: usize = 256 * 1024;
+/// A file that has no size is read to its end, where that comes within this, bytes.
+const MADE_BYTES_MAX: u64 = 16 << 20;
 const SPECIAL_BITS: u32 = 0o7000;
 
 /// What was copied.
@@ -109,9 +111,16 @@ fn send_entry(
             Ok(())
         }
         FILE => {
-            head.extend_from_slice(&metadata.size().to_le_bytes());
+            let file = open_file(path).map_err(named)?;
+            let made = if metadata.size() == 0 { made(&file).map_err(named)? } else { Vec::new() };
+            let size = metadata.size().max(made.len() as u64);
+            head.extend_from_slice(&size.to_le_bytes());
             out.write_all(&head)?;
-            send_data(path, metadata.size(), out, copied).map_err(named)
+            let sent = match made.is_empty() {
+                true => send_data(&file, size, out, copied),
+                false => send_made(&made, out, copied),
+            };
+            sent.map_err(named)
         }
         _ => {
             let target = fs::read_link(path).map_err(named)?;
@@ -121,15 +130,41 @@ fn send_entry(
     }
 }
 
-fn send_data(path: &Path, size: u64, out: &mut impl Write, copied: &mut Copied) -> io::Result<()> {
+fn open_file(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// What there is to read of a file that says it is empty: the kernel makes those of /proc and /sys
+/// while they are read. Nothing, of one that is empty.
+fn made(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MADE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MADE_BYTES_MAX {
+        true => Err(io::Error::other("a file without a size and without an end")),
+        false => Ok(bytes),
+    }
+}
+
+fn send_made(bytes: &[u8], out: &mut impl Write, copied: &mut Copied) -> io::Result<()> {
+    let mut at = 0;
+    for piece in bytes.chunks(PIECE_BYTES) {
+        out.write_all(&(at as u64).to_le_bytes())?;
+        out.write_all(&(piece.len() as u32).to_le_bytes())?;
+        out.write_all(piece)?;
+        at += piece.len();
+    }
+    copied.bytes += bytes.len() as u64;
+    out.write_all(&[0; 12])
+}
+
+fn send_data(file: &File, size: u64, out: &mut impl Write, copied: &mut Copied) -> io::Result<()> {
     let mut buffer = vec![0; PIECE_BYTES];
     let mut at = 0;
     while at < size {
         // Where a file system knows of no holes, all is data.
-        let (start, end) = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
-            Ok(start) => (start, rustix::fs::seek(&file, SeekFrom::Hole(start))?.min(size)),
+        let (start, end) = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => (start, rustix::fs::seek(file, SeekFrom::Hole(start))?.min(size)),
             Err(Errno::NXIO) => break,
             Err(_) => (at, size),
         };

@@ -48,6 +48,8 @@
 //! They are copied by commands, too: the agent's own program sends and receives [`copy`]'s stream
 //! as its standard output and input. An agent that knows nothing of that says so and ends.
 //!
+//! What [`listening`] describes is asked for in the same way.
+//!
 //! # When things go wrong
 //!
 //! An agent that loses the frame boundaries kills the session's commands, says `Error` on control
@@ -61,6 +63,7 @@ mod error;
 mod exec;
 mod frame;
 mod greeting;
+pub mod listening;
 mod message;
 mod restore;
 mod session;

@@ -24,6 +24,13 @@ pub(super) struct CommandArgs {
     /// Give the command a terminal
     #[arg(short, long)]
     pub(super) tty: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Where and as whom a command runs.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct PlaceArgs {
     /// Set a variable of the command's environment; KEY alone passes ours
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     env: Vec<OsString>,
@@ -35,46 +42,57 @@ pub(super) struct CommandArgs {
     user: Option<OsString>,
     /// Kill the command after this time: 90, 90s, 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(super) timeout: Option<Duration>,
+    timeout: Option<Duration>,
 }
 
 impl CommandArgs {
     /// A terminal for `user`, and nothing else.
     pub(super) fn terminal(user: Option<OsString>) -> Self {
-        let (env, workdir, timeout) = (Vec::new(), None, None);
-        CommandArgs { interactive: true, tty: true, env, workdir, user, timeout }
+        let place = PlaceArgs { user, ..PlaceArgs::default() };
+        CommandArgs { interactive: true, tty: true, place }
     }
 
     /// The request to the agent, for /bin/sh where `command` is empty; takes what nothing else
     /// needs.
+    pub(super) fn exec(&mut self, command: Vec<OsString>) -> Exec {
+        let mut exec = self.place.exec(command);
+        if self.tty
+            && !exec.env.iter().any(|e| e.starts_with(b"TERM="))
+            && let Some(term) = variable("TERM".into())
+        {
+            exec.env.push(term);
+        }
+        exec.terminal = self.tty.then(tty::size);
+        exec.stdin = self.interactive || self.tty || !std::io::stdin().is_terminal();
+        exec
+    }
+
+    pub(super) fn streams(&self, json: bool) -> Streams {
+        Streams { terminal: self.tty, ..self.place.streams(json) }
+    }
+}
+
+impl PlaceArgs {
+    /// As [`CommandArgs::exec`], without a terminal and without input.
     pub(super) fn exec(&mut self, command: Vec<OsString>) -> Exec {
         let bytes = |text: OsString| text.into_vec();
         let mut argv: Vec<_> = command.into_iter().map(bytes).collect();
         if argv.is_empty() {
             argv.push(b"/bin/sh".to_vec());
         }
-        let mut env: Vec<Vec<u8>> =
-            std::mem::take(&mut self.env).into_iter().filter_map(variable).collect();
-        if self.tty
-            && !env.iter().any(|e| e.starts_with(b"TERM="))
-            && let Some(term) = variable("TERM".into())
-        {
-            env.push(term);
-        }
+        let timeout = self.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
         Exec {
             argv,
-            env,
-            clear_env: false,
+            env: std::mem::take(&mut self.env).into_iter().filter_map(variable).collect(),
             cwd: self.workdir.take().map(bytes),
             user: self.user.take().map(bytes),
-            terminal: self.tty.then(tty::size),
-            stdin: self.interactive || self.tty || !std::io::stdin().is_terminal(),
-            timeout_ms: self.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+            timeout_ms: timeout,
+            ..Exec::default()
         }
     }
 
     pub(super) fn streams(&self, json: bool) -> Streams {
-        Streams { output_to_stderr: json, terminal: self.tty, timeout: self.timeout }
+        Streams { output_to_stderr: json, terminal: false, timeout: self.timeout }
     }
 }
 
@@ -107,7 +125,8 @@ pub(super) fn conclude(done: Done, json: bool, shell: &Shell) -> ExitCode {
         Err(failure) => {
             let interrupted = failure.error.class() == Class::Interrupted;
             let code = if interrupted { shell.interrupts.exit_code() as u8 } else { failure.code };
-            (error_object(&failure.error, code), code, Some(failure.error))
+            let object = json!({ "code": code, "error": error_object(&failure.error) });
+            (object, code, Some(failure.error))
         }
     };
     let said = if json { say(&object.to_string()) } else { Ok(()) };
@@ -164,13 +183,11 @@ fn fault_code(fault: FaultCode) -> u8 {
     }
 }
 
-fn error_object(error: &Error, code: u8) -> Value {
+/// An error, for `--json`.
+pub(super) fn error_object(error: &Error) -> Value {
     json!({
-        "code": code,
-        "error": {
-            "class": error.class().name(), "message": error.to_string(),
-            "hint": error.hint_text(), "detail": error.detail_text(),
-        },
+        "class": error.class().name(), "message": error.to_string(),
+        "hint": error.hint_text(), "detail": error.detail_text(),
     })
 }
 

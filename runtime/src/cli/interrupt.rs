@@ -12,6 +12,7 @@ pub(super) struct Interrupts {
     term: Option<Signal>,
     hup: Option<Signal>,
     last: i32,
+    came: bool,
 }
 
 impl Interrupts {
@@ -25,6 +26,7 @@ impl Interrupts {
             term: listen(SignalKind::terminate())?,
             hup: listen(SignalKind::hangup())?,
             last: SignalKind::interrupt().as_raw_value(),
+            came: false,
         })
     }
 
@@ -35,8 +37,14 @@ impl Interrupts {
             () = came(&mut self.term) => SignalKind::terminate(),
             () = came(&mut self.hup) => SignalKind::hangup(),
         };
+        self.came = true;
         self.last = kind.as_raw_value();
         self.last as u8
+    }
+
+    /// Whether [`Interrupts::next`] has ever returned.
+    pub(super) fn came(&self) -> bool {
+        self.came
     }
 
     /// What a shell says of a program that the last one ended.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use imgrun::kept::Kept;
-use imgrun::{Error, Result, Store};
+use imgrun::{Class, Error, Result, Store};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
-use super::command::duration;
+use super::command::{duration, error_object};
 use super::{Shell, say, supervise};
 
 /// A supervisor gives its guest 10 s to shut down, and then kills it; one that takes longer than
@@ -20,6 +21,9 @@ pub(super) struct Names {
     /// Names of machines
     #[arg(required = true, value_name = "MACHINE")]
     names: Vec<String>,
+    /// Print a JSON array of what became of each
+    #[arg(long)]
+    json: bool,
 }
 
 /// Boot machines that were created or have ended; what they had written is there
@@ -57,32 +61,50 @@ pub(super) struct Kill {
 }
 
 impl Names {
-    /// Does `work` to each machine, in order and once, and says its name. What can not be done to
-    /// one does not keep the others from it; the first error is the verb's.
     async fn each(
         self,
         shell: &mut Shell,
         mut work: impl AsyncFnMut(&mut Shell, &Store, Kept) -> Result<()>,
     ) -> Result<()> {
-        let store = shell.store().await?;
-        let mut names = self.names;
-        let mut seen = std::collections::HashSet::new();
-        names.retain(|name| seen.insert(name.clone()));
-        let mut first: Option<Error> = None;
-        for name in names {
-            let done = match Kept::get(&store, &name) {
-                Ok(kept) => work(shell, &store, kept).await,
-                Err(e) => Err(e),
-            };
-            match done {
-                Ok(()) => say(&name)?,
-                Err(e) if e.class() == imgrun::Class::Interrupted => return Err(e),
-                Err(e) if first.is_some() => shell.progress.note(format!("{name}: {e}")),
-                Err(e) => first = Some(e),
-            }
-        }
-        first.map_or(Ok(()), Err)
+        each(self.names, self.json, shell, async |shell, store, name| {
+            work(shell, store, Kept::get(store, name)?).await?;
+            Ok(name.to_string())
+        })
+        .await
     }
+}
+
+/// Does `work` to each name, in order and once, and says what it returns, or all of that as JSON at
+/// the end. What can not be done to one does not keep the others from it; the first error is the
+/// verb's.
+pub(super) async fn each(
+    mut names: Vec<String>,
+    json: bool,
+    shell: &mut Shell,
+    mut work: impl AsyncFnMut(&mut Shell, &Store, &str) -> Result<String>,
+) -> Result<()> {
+    let store = shell.store().await?;
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    let (mut first, mut objects): (Option<Error>, Vec<Value>) = (None, Vec::new());
+    for name in names {
+        let done = work(shell, &store, &name).await;
+        objects.push(match &done {
+            Ok(_) => json!({ "name": name, "error": null }),
+            Err(e) => json!({ "name": name, "error": error_object(e) }),
+        });
+        match done {
+            Ok(_) if json => {}
+            Ok(line) => say(&line)?,
+            Err(e) if e.class() == Class::Interrupted => return Err(e),
+            Err(e) if first.is_some() => shell.progress.note(format!("{name}: {e}")),
+            Err(e) => first = Some(e),
+        }
+    }
+    if json {
+        say(&Value::from(objects).to_string())?;
+    }
+    first.map_or(Ok(()), Err)
 }
 
 impl Start {

@@ -14,6 +14,8 @@ mod interrupt;
 mod lifecycle;
 mod list;
 mod logs;
+mod pipeline;
+mod ports;
 mod ps;
 mod pull;
 mod rm;
@@ -26,6 +28,7 @@ mod supervise;
 mod sync;
 mod tty;
 mod verify;
+mod volume;
 
 use std::future::Future;
 use std::io::Write;
@@ -71,6 +74,7 @@ enum Verb {
     Kill(lifecycle::Kill),
     Exec(exec::Args),
     Shell(exec::ShellArgs),
+    Pipeline(pipeline::Args),
     Cp(cp::Args),
     Logs(logs::Logs),
     Console(logs::Console),
@@ -78,6 +82,8 @@ enum Verb {
     Fork(fork::Args),
     Ps(ps::Args),
     Stats(stats::Args),
+    Ports(ports::Args),
+    Volume(volume::Args),
     Supervise(supervise::Args),
     Pull(pull::Args),
     Sync(sync::Args),
@@ -174,6 +180,7 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Create(args) => return args.run(&mut shell).await,
         Verb::Exec(args) => return args.run(&mut shell).await,
         Verb::Shell(args) => return args.run(&mut shell).await,
+        Verb::Pipeline(args) => return args.run(&mut shell).await,
         Verb::Supervise(args) => return args.run(&mut shell).await,
         Verb::Start(args) => args.run(&mut shell).await,
         Verb::Stop(args) => args.run(&mut shell).await,
@@ -185,6 +192,8 @@ async fn perform(cli: Cli) -> ExitCode {
         Verb::Snapshot(args) => args.run(&mut shell).await,
         Verb::Fork(args) => args.run(&mut shell).await,
         Verb::Stats(args) => args.run(&mut shell).await,
+        Verb::Volume(args) => args.run(&mut shell).await,
+        Verb::Ports(args) => args.run(&mut shell).await,
         Verb::Ps(args) => args.run(&mut shell).await,
         Verb::Pull(args) => args.run(&mut shell).await,
         Verb::Sync(args) => args.run(&mut shell).await,

@@ -59,7 +59,7 @@ fn row(
     format!("{name:<20} {image:<24} {status:<12} {cpus:>4} {memory:>12} {written:>12} {age}")
 }
 
-fn status(kept: &Kept, running: bool) -> String {
+pub(super) fn status(kept: &Kept, running: bool) -> String {
     match kept.end() {
         _ if running => "running".to_string(),
         Some(end) => format!("ended ({})", end.code),
@@ -72,7 +72,8 @@ fn age(created_unix_s: u64) -> Duration {
     SystemTime::now().duration_since(created).unwrap_or_default()
 }
 
-fn object(kept: &Kept, running: bool) -> Value {
+/// All there is to know of a machine without asking it.
+pub(super) fn object(kept: &Kept, running: bool) -> Value {
     let intent = &kept.intent;
     json!({
         "name": kept.name.to_string(), "running": running, "image": intent.image_title,

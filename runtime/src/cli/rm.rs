@@ -1,9 +1,16 @@
 //! `imgrun rm NAME…`
 
+use std::time::Duration;
+
 use imgrun::kept::Kept;
 use imgrun::{Class, Result, Store};
 
-use super::{Shell, lifecycle, say};
+use super::{Shell, lifecycle};
+
+/// Whoever removes a machine at the same time is done in this time, on a busy host too.
+const REMOVED_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Remove machines that have a name, or bundles from the local store
 ///
@@ -17,41 +24,56 @@ pub(super) struct Args {
     /// End a machine that runs, as a power cut would
     #[arg(short, long)]
     force: bool,
+    /// Print a JSON array of what became of each
+    #[arg(long)]
+    json: bool,
 }
 
 impl Args {
     pub(super) async fn run(self, shell: &mut Shell) -> Result<()> {
-        let store = shell.store().await?;
-        for name in self.names {
-            let kept = match Kept::find(&store, &name) {
-                Ok(Some(kept)) => kept,
-                Ok(None) => {
-                    remove_bundle(&store, &name, shell)?;
-                    continue;
-                }
-                Err(e) if e.class() == Class::Input => {
-                    Kept::remove_damaged(&store, &name)?;
-                    say(&name)?;
-                    continue;
-                }
-                Err(e) => return Err(e),
-            };
-            if self.force {
-                lifecycle::kill(&kept).await?;
-                // One that was to go at its end is gone by now, or will be.
-                if Kept::find(&store, &name)?.is_none() {
-                    say(&name)?;
-                    continue;
-                }
-            }
-            kept.remove().await?;
-            say(&name)?;
-        }
-        Ok(())
+        let force = self.force;
+        lifecycle::each(self.names, self.json, shell, async |shell, store, name| {
+            remove(shell, store, name, force).await
+        })
+        .await
     }
 }
 
-fn remove_bundle(store: &Store, name: &str, shell: &Shell) -> Result<()> {
+/// Removes what has that name, and says what it was.
+async fn remove(shell: &mut Shell, store: &Store, name: &str, force: bool) -> Result<String> {
+    match Kept::find(store, name) {
+        Ok(Some(kept)) if force => {
+            lifecycle::kill(&kept).await?;
+            shell.unless_interrupted(remove_ended(store, kept)).await?;
+        }
+        Ok(Some(kept)) => kept.remove().await?,
+        Ok(None) => return remove_bundle(store, name, shell),
+        Err(e) if e.class() == Class::Input => Kept::remove_damaged(store, name)?,
+        Err(e) => return Err(e),
+    }
+    Ok(name.to_string())
+}
+
+/// Removes a machine that has ended. One that was to go at its end is being removed by whoever
+/// noticed first, and then is gone, which is what was wanted.
+async fn remove_ended(store: &Store, kept: Kept) -> Result<()> {
+    let began = std::time::Instant::now();
+    loop {
+        let e = match kept.clone().remove().await {
+            Ok(()) => return Ok(()),
+            Err(e) => e,
+        };
+        if Kept::find(store, &kept.name.to_string())?.is_none() {
+            return Ok(());
+        }
+        if e.class() != Class::Usage || began.elapsed() > REMOVED_MAX {
+            return Err(e);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn remove_bundle(store: &Store, name: &str, shell: &Shell) -> Result<String> {
     let (digest, title) = match store.damaged(name)? {
         Some(digest) => (digest, "(damaged)".to_string()),
         None => {
@@ -60,5 +82,5 @@ fn remove_bundle(store: &Store, name: &str, shell: &Shell) -> Result<()> {
         }
     };
     store.remove(digest)?;
-    say(&format!("{title} {digest}"))
+    Ok(format!("{title} {digest}"))
 }

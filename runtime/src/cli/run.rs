@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bundle::Arch;
 use clap::ValueEnum;
 use imgrun::kept::{self, Intent, Kept};
+use imgrun::volume::{Attachment, Mount};
 use imgrun::{
     Accel, AccelChoice, Cancel, Class, Decision, Error, Exec, Forward, Hold, Hostname, Kernel,
     KvmEvidence, MEMORY_MIB_DEFAULT, Machine, Network, NotRun, Progress, Result, Snapshot, Spec,
@@ -64,6 +65,9 @@ pub(super) struct Args {
     /// no address is given
     #[arg(short, long, value_name = "[ADDRESS:]PORT:PORT")]
     port: Vec<Forward>,
+    /// Mount a disk that stays, made on demand: see imgrun volume. A machine writes, or many read
+    #[arg(long, value_name = "NAME:/PATH[:ro]")]
+    volume: Vec<Mount>,
     /// Boot this kernel instead of the image's: a vmlinux, or a kernel bundle
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -88,7 +92,8 @@ pub(super) struct Args {
 }
 
 /// What a machine has that begins from a snapshot.
-const FROM_DECIDES: [&str; 6] = ["cpus", "memory", "upper_size", "accel", "network", "kernel"];
+const FROM_DECIDES: [&str; 7] =
+    ["cpus", "memory", "upper_size", "accel", "network", "kernel", "volume"];
 
 const HELP: &str = "\
 Examples:
@@ -329,6 +334,9 @@ impl Args {
         let Decision { accel, note } =
             choose_accel(accel, image.manifest.arch, || KvmEvidence::gather(false))?;
         let mut spec = self.spec(&image, &kernel, accel);
+        let store = shell.store().await?;
+        let attach = |mount: &Mount| Attachment::new(&store, mount.clone());
+        spec.volumes = self.volume.iter().map(attach).collect();
         let arch = spec.arch;
         spec.vmm = choose_vmm(self.vmm.into(), &spec, |vmm| vmm.is_installed(arch))?;
         spec.check()?;

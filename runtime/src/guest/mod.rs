@@ -9,6 +9,8 @@ mod channel;
 mod copy;
 mod files;
 mod link;
+mod pipeline;
+mod ports;
 mod relay;
 mod running;
 
@@ -28,6 +30,7 @@ use link::Link;
 
 pub(crate) use copy::{Identity, Kept};
 pub(crate) use link::Quiet;
+pub use pipeline::Finished;
 pub use relay::Wish;
 pub use running::{Control, Output, Running, Stdin};
 

@@ -7,6 +7,7 @@ use bundle::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::INTENT;
+use crate::volume::Attachment;
 
 use crate::{Accel, Error, Hold, Hostname, Kernel, Network, Result, Spec, Store, Stored, Vmm};
 
@@ -43,6 +44,9 @@ pub struct Intent {
     /// What leads in: `ADDRESS:PORT:PORT`.
     #[serde(default)]
     pub forwards: Vec<String>,
+    /// Its volumes: `NAME:/path[:ro]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
     /// The command whose end is the machine's; none: it runs until it is stopped.
     pub command: Option<Command>,
     /// Remove the machine when it ends.
@@ -113,6 +117,7 @@ impl Intent {
             hostname: hostname.map(Hostname::to_string),
             network: spec.network.name().to_string(),
             forwards: spec.forwards.iter().map(|f| f.to_string()).collect(),
+            volumes: spec.volumes.iter().map(|volume| volume.mount.to_string()).collect(),
             command,
             remove,
             created_unix_s: now_unix_s(),
@@ -151,6 +156,8 @@ impl Intent {
         };
         spec.network = network.ok_or_else(|| unknown(&self.network))?;
         spec.forwards = self.forwards.iter().map(|f| f.parse()).collect::<Result<_>>()?;
+        let attach = |text: &String| Ok(Attachment::new(store, text.parse()?));
+        spec.volumes = self.volumes.iter().map(attach).collect::<Result<_>>()?;
         Ok((spec, hold))
     }
 

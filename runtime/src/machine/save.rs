@@ -45,6 +45,10 @@ impl Machine {
     /// `Guest` where its agent does not answer or is too old to go on as a copy; `Host` where
     /// something can not be written, or the VMM refuses.
     pub(crate) async fn save(&self, into: &Path) -> Result<Saved> {
+        if !self.volumes.is_empty() {
+            // Its copies would all have them.
+            return Err(Error::usage("a machine that has volumes can not be saved"));
+        }
         if self.vmm.vmm() != Vmm::Qemu {
             let why = format!("machines of {} can not be saved", self.vmm.program());
             return Err(Error::host(why).hint("start it with --vmm qemu"));
@@ -58,6 +62,7 @@ impl Machine {
         let state = state.map_err(|e| Error::io(path.display(), e))?;
         let copies = self.copy(into).await?;
         let mut monitor = self.monitor.lock().await;
+        monitor.unbridle().await?;
         monitor.take_file(state.as_fd()).await?;
         let vmm = monitor.version().await?;
         // Bytes that arrived while the machine stands still would change its memory.

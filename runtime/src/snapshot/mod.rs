@@ -226,6 +226,7 @@ impl Snapshot {
             // Every machine has its own name, and a host's port leads to one machine only.
             hostname: None,
             forwards: Vec::new(),
+            volumes: Vec::new(),
             remove: false,
             created_unix_s: now_unix_s(),
             begin: Some(begin),

@@ -272,6 +272,11 @@ impl Store {
         self.home.join("snapshots")
     }
 
+    /// Where disks are that machines share: see [`crate::volume`].
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.home.join("volumes")
+    }
+
     pub(crate) fn staging(&self) -> PathBuf {
         self.home.join("staging")
     }

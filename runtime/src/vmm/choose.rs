@@ -47,6 +47,9 @@ pub(crate) fn fits(vmm: Vmm, spec: &Spec) -> Result<()> {
     if spec.network != Network::None {
         return Err(Error::usage(format!("{name} has no such network: it takes --vmm qemu")));
     }
+    if !spec.volumes.is_empty() {
+        return Err(Error::usage(format!("{name} gets no volumes from us: that takes --vmm qemu")));
+    }
     if vmm == Vmm::Firecracker && spec.cpus > 1 && spec.cpus % 2 == 1 {
         let cpus = spec.cpus;
         return Err(Error::usage(format!("{cpus} cpus: {name} takes one or an even number")));

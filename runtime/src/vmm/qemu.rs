@@ -12,6 +12,7 @@ use bundle::Arch;
 
 use super::{GUARD_IN_FD, GUARD_OUT_FD, Launch, MEMORY_FD, MONITOR_FD, Vmm};
 use crate::network::{GATEWAY, GUEST, NAMESERVER};
+use crate::volume::{Attachment, VOLUMES_MAX};
 use crate::{Accel, Forward, Network, Spec, Upper};
 
 /// The program that runs guests of `arch`.
@@ -86,7 +87,10 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Upper>, from: Option<&Path>) ->
         // Nobody runs before we say so.
         args.push("-S".to_string());
     }
-    Launch { vmm: Vmm::Qemu, program: binary(spec.arch).to_string(), args, place: None }
+    let mut reach = super::reach(spec, upper);
+    // It is mapped for this machine alone, but opened as if it were to be written.
+    reach.writes.extend(from.map(Path::to_path_buf));
+    Launch { vmm: Vmm::Qemu, program: binary(spec.arch).to_string(), args, place: None, reach }
 }
 
 /// The root must be the first block device that the kernel finds, `/dev/vda`. A microvm's kernel is
@@ -100,9 +104,12 @@ fn disks(spec: &Spec, upper: Option<&Upper>, add: &mut impl FnMut(&str, String))
         format!("raw,node-name=root,read-only=on,file.driver=file,file.filename={root}"),
     );
     let bus = "bus=virtio-mmio-bus";
-    let (root_bus, upper_bus) = match spec.arch {
-        Arch::X86_64 => (1, 0),
-        Arch::Aarch64 => (0, 1),
+    // A microvm has eight buses.
+    let (root_bus, upper_bus, volume_buses): (_, _, [u8; VOLUMES_MAX]) = match spec.arch {
+        Arch::X86_64 if spec.volumes.is_empty() => (1, 0, [0; VOLUMES_MAX]),
+        // Behind the volumes, so that it is found before them.
+        Arch::X86_64 => (7, 0, [6, 5, 1]),
+        Arch::Aarch64 => (0, 1, [5, 6, 7]),
     };
     add("device", format!("virtio-blk-device,{bus}.{root_bus},drive=root,serial=root"));
     if let Some(upper) = upper {
@@ -116,6 +123,16 @@ fn disks(spec: &Spec, upper: Option<&Upper>, add: &mut impl FnMut(&str, String))
             "device",
             format!("virtio-blk-device,{bus}.{upper_bus},drive=upper,serial=upper,{errors}"),
         );
+    }
+    let volumes = spec.volumes.iter().zip(volume_buses).enumerate();
+    for (number, (Attachment { mount, file: path }, volume_bus)) in volumes {
+        let mode = if mount.read_only { "read-only=on" } else { "discard=unmap" };
+        let options = format!("raw,node-name=volume{number},{mode},file.driver=file");
+        add("blockdev", format!("{options},file.filename={}", file(path)));
+        let device = format!("drive=volume{number},serial=volume{number}");
+        let errors = "werror=report,rerror=report";
+        let bus = format!("{bus}.{volume_bus}");
+        add("device", format!("virtio-blk-device,{bus},{device},{errors}"));
     }
 }
 
@@ -178,6 +195,31 @@ mod tests {
         let memory = "id=memory,share=off,size=512M,mem-path=/s/a,,b/memory ";
         assert!(text.contains(memory), "{text}");
         assert!(text.contains(" -incoming defer ") && text.contains(" -S"), "{text}");
+    }
+
+    #[test]
+    fn volumes_are_disks_that_are_found_behind_the_root() {
+        let attach = |text: &str| Attachment {
+            mount: text.parse().unwrap(),
+            file: format!("/v/{}.ext4", text.len()).into(),
+        };
+        let volumes = ["a:/srv", "bc:/srv/b:ro", "d:/x"].map(attach).to_vec();
+        for (arch, root) in [(Arch::X86_64, "bus.7"), (Arch::Aarch64, "bus.0")] {
+            let spec = Spec { arch, volumes: volumes.clone(), ..example() };
+            let upper = Upper { path: "/m/upper.ext4".into(), kept: false };
+            let text = super::super::launch(&spec, Some(&upper)).to_string();
+            assert!(text.contains(&format!("{root},drive=root,")), "{text}");
+            let disk =
+                "raw,node-name=volume1,read-only=on,file.driver=file,file.filename=/v/12.ext4";
+            assert!(text.contains(disk), "{text}");
+            assert!(
+                text.contains(" imgtool.volume=volume0:/srv imgtool.volume=volume1:/srv/b:ro ")
+            );
+            // Each has a place of its own.
+            let buses: Vec<_> = text.split("virtio-mmio-").skip(1).map(|b| &b[..5]).collect();
+            let distinct: std::collections::HashSet<_> = buses.iter().collect();
+            assert_eq!((buses.len(), distinct.len()), (7, 7), "{text}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::cmdline::{self, Init, Words};
 use crate::serve::{Server, Setting};
+use crate::volume::Volume;
 use crate::{console, identity, network, overlay, port, power};
 
 const NO_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
@@ -42,17 +43,18 @@ fn start() -> Result<Infallible, String> {
     let words = cmdline::read()?;
     let upper =
         overlay::enter(words.upper.as_deref(), words.plain_upper, &["/proc", "/sys", "/dev"])?;
+    words.volumes.iter().try_for_each(Volume::mount)?;
     name_host(&words)?;
     if let Some(network) = &words.network {
         network::configure(network)?;
     }
     match words.init {
-        Init::Agent => serve(upper, words.vsock),
+        Init::Agent => serve(upper, words.vsock, words.volumes),
         Init::Systemd => exec_systemd(),
     }
 }
 
-fn serve(upper: OwnedFd, vsock: bool) -> Result<Infallible, String> {
+fn serve(upper: OwnedFd, vsock: bool, volumes: Vec<Volume>) -> Result<Infallible, String> {
     let tmp = MountFlags::NOSUID | MountFlags::NODEV;
     mount_at("devpts", "/dev/pts", MountFlags::NOSUID, c"mode=0620,gid=5,ptmxmode=0666")?;
     mount_at("tmpfs", "/dev/shm", tmp, c"mode=1777")?;
@@ -66,7 +68,7 @@ fn serve(upper: OwnedFd, vsock: bool) -> Result<Infallible, String> {
     network::loopback_up()?;
     let port = port::open(vsock)?;
     let server = Server::new(port, Setting::Init).map_err(|e| format!("cannot serve: {e}"))?;
-    server.keep_upper(upper).run().map_err(|e| format!("serving: {e}"))?;
+    server.keep_disks(upper, volumes).run().map_err(|e| format!("serving: {e}"))?;
     Err("the host's port is gone".into())
 }
 

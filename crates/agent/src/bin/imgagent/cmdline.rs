@@ -1,6 +1,7 @@
 //! The words of ours on the kernel's command line.
 
 use crate::network::Network;
+use crate::volume::Volume;
 
 /// What PID 1 is after the mounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(crate) struct Words {
     pub(crate) hostname: Option<String>,
     /// `imgtool.net=ADDRESS/PREFIX,GATEWAY,NAMESERVER`: the one interface; IPv4.
     pub(crate) network: Option<Network>,
+    /// `imgtool.volume=SERIAL:PATH[:ro]`, once for each.
+    pub(crate) volumes: Vec<Volume>,
 }
 
 /// Hostnames are at most this long (Linux: `__NEW_UTS_LEN`).
@@ -61,6 +64,9 @@ pub(crate) fn parse(text: &str) -> Result<Words, String> {
             {
                 words.hostname = Some(name.into());
             }
+            Some(("volume", text)) if Volume::parse(text).is_some() => {
+                words.volumes.extend(Volume::parse(text));
+            }
             Some(("net", text)) if network(text).is_some() => words.network = network(text),
             _ => return Err(format!("cannot understand imgtool.{word} on the command line")),
         }
@@ -87,6 +93,7 @@ mod tests {
     #[test]
     fn words_of_others_are_left_alone() {
         let text = "root=/dev/vda ro quiet imgtool.init=systemd imgtool.upper=up0 imgtool.redirect=off imgtool.agent=vsock \
+                    imgtool.volume=volume0:/a imgtool.volume=volume1:/b/c:ro \
                     imgtool.hostname=web-1.x imgtool.net=10.0.2.15/24,10.0.2.2,10.0.2.3 \
                     init=/usr/lib/imgtool/imgagent\n";
         let expected = Words {
@@ -101,6 +108,7 @@ mod tests {
                 gateway: [10, 0, 2, 2].into(),
                 nameserver: [10, 0, 2, 3].into(),
             }),
+            volumes: ["volume0:/a", "volume1:/b/c:ro"].map(|v| Volume::parse(v).unwrap()).to_vec(),
         };
         assert_eq!(parse(text), Ok(expected));
         assert_eq!(parse(""), Ok(Words::default()));
@@ -112,6 +120,10 @@ mod tests {
             "redirect=on",
             "agent=serial",
             "net=",
+            "volume=volume0",
+            "volume=:/a",
+            "volume=volume0:a",
+            "volume=volume0:/a:rw",
             "net=10.0.2.15,10.0.2.2,10.0.2.3",
         ];
         let more = ["net=10.0.2.15/33,10.0.2.2,10.0.2.3", "net=10.0.2.15/24,10.0.2.2,10.0.2.3,1"];

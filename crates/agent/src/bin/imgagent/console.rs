@@ -8,6 +8,12 @@ pub(crate) fn say(line: &str) {
     let _ = std::io::stderr().write_all(format!("imgagent: {line}\n").as_bytes());
 }
 
+/// Writes all of `bytes` to standard output, as an answer.
+pub(crate) fn write(bytes: &[u8]) -> Result<(), String> {
+    let mut stdout = std::io::stdout();
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|e| e.to_string())
+}
+
 /// Says `line` on standard output, as an answer.
 pub(crate) fn print(line: &str) {
     let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());

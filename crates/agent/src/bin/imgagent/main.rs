@@ -13,10 +13,12 @@ mod identity;
 mod network;
 mod overlay;
 mod port;
+mod ports;
 mod power;
 mod serve;
 mod spawn;
 mod sys;
+mod volume;
 
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
@@ -31,7 +33,7 @@ use serve::{Server, Setting};
 const STREAM_BYTES: usize = 64 * 1024;
 
 const USAGE: &str =
-    "usage: imgagent serve [--socket PATH] | send PATH | receive TO NAME | --version";
+    "usage: imgagent serve [--socket PATH] | send PATH | receive TO NAME | ports | --version";
 
 fn main() -> ExitCode {
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         ["serve", "--socket", path] => serve_socket(Path::new(path)),
         ["send", path] => send(Path::new(path)),
         ["receive", to, name] => receive(Path::new(to), name),
+        ["ports"] => ports::lines().and_then(|lines| console::write(lines.as_bytes())),
         ["--version"] => {
             console::print(env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;

@@ -9,6 +9,7 @@ use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
+use crate::volume::Volume;
 use crate::{console, sys};
 
 /// Between SIGTERM and SIGKILL for everything.
@@ -32,7 +33,7 @@ pub(crate) fn fail() -> ! {
 }
 
 /// As PID 1: ends every process, writes everything, ends the machine.
-pub(crate) fn shut_down(kind: Shutdown, upper: Option<&OwnedFd>) -> ! {
+pub(crate) fn shut_down(kind: Shutdown, upper: Option<&OwnedFd>, volumes: &[Volume]) -> ! {
     sys::kill(sys::EVERYBODY, sys::SIGTERM);
     sys::kill(sys::EVERYBODY, sys::SIGCONT);
     if !reap_all(TERM_GRACE) {
@@ -40,6 +41,8 @@ pub(crate) fn shut_down(kind: Shutdown, upper: Option<&OwnedFd>) -> ! {
         reap_all(TERM_GRACE);
     }
     rustix::fs::sync();
+    // One may be mounted in another.
+    volumes.iter().rev().for_each(Volume::unmount);
     if let Some(upper) = upper {
         // Leaves a clean file system where one is kept. No path leads to the upper file system,
         // but its descriptor does. What was synced is safe in any case.

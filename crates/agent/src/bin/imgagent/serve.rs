@@ -16,6 +16,7 @@ use rustix::process::{WaitOptions, wait};
 use crate::command::{BATCH_BYTES, Command};
 use crate::host::{Heard, Host};
 use crate::port::Port;
+use crate::volume::Volume;
 use crate::{clock, identity, power, sys};
 
 /// Where this program runs.
@@ -38,6 +39,8 @@ pub(crate) struct Server {
     buffer: Vec<u8>,
     /// The upper file system, to be closed properly at the end.
     upper: Option<OwnedFd>,
+    /// To be closed properly, too.
+    volumes: Vec<Volume>,
     /// The stream has ended, or the host wants an end.
     over: bool,
 }
@@ -60,12 +63,14 @@ impl Server {
             commands: BTreeMap::new(),
             buffer: vec![0; BATCH_BYTES],
             upper: None,
+            volumes: Vec::new(),
             over: false,
         })
     }
 
-    pub(crate) fn keep_upper(mut self, upper: OwnedFd) -> Self {
+    pub(crate) fn keep_disks(mut self, upper: OwnedFd, volumes: Vec<Volume>) -> Self {
         self.upper = Some(upper);
+        self.volumes = volumes;
         self
     }
 
@@ -327,7 +332,7 @@ impl Server {
             Setting::Init => {
                 // Closes the terminals: their shells ignore SIGTERM, but not a hangup.
                 self.commands.clear();
-                power::shut_down(kind, self.upper.as_ref());
+                power::shut_down(kind, self.upper.as_ref(), &self.volumes);
             }
             Setting::Unit => {
                 self.end_session(None);

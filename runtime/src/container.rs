@@ -18,8 +18,8 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use bundle::{
-    AgentInfo, Arch, Blob, Boot, Content, Digest, Hasher, ImageConfig, Init, Kind, Manifest, Name,
-    Packing, ROOTFS, SBOM, SCHEMA, Source, Version,
+    AgentInfo, Arch, Blob, Boot, Content, Digest, Hasher, HashingReader, ImageConfig, Init, Kind,
+    Manifest, Name, Outline, Packing, ROOTFS, SBOM, SCHEMA, Source, Version,
 };
 
 use crate::cache::Cache;
@@ -143,10 +143,11 @@ fn make(
     }
     cancel.check()?;
     let lease = Lease::create(&store.staging())?;
-    let image = Image::flatten(&plan.layout, lease.path(), progress)?;
-    let packed = lease.path().join("packed");
-    pack(plan.manifest, image, &packed, progress, cancel)?;
-    store.import_as(&packed, None, Some(&plan.container), progress, cancel)
+    let dir = lease.path().join("bundle");
+    std::fs::create_dir(&dir).map_err(|e| Error::io(dir.display(), e))?;
+    let image = Image::flatten(&plan.layout, &dir, progress)?;
+    let (outline, digest) = pack(plan.manifest, image, &dir, lease.path(), progress, cancel)?;
+    store.adopt(dir, &outline, digest, &plan.container, cancel)
 }
 
 /// What the bundle will be.
@@ -203,33 +204,47 @@ impl Plan {
     }
 }
 
+/// Lays the bundle's files into `dir`, and packs them for what comes of that: the frame table, and the
+/// digest that names the bundle. The packed bytes themselves, in `scratch`, are thrown away.
 fn pack(
     manifest: Manifest,
     mut image: Image,
-    packed: &Path,
+    dir: &Path,
+    scratch: &Path,
     progress: &Progress,
     cancel: &Cancel,
-) -> Result<()> {
-    let about = |e| Error::io(packed.display(), e);
+) -> Result<(Outline, Digest)> {
     let installed = packages::read(image.file())?;
     let manifest = Manifest { packages: installed.packages, ..manifest };
     let sbom = sbom::spdx(&manifest, &installed.distribution, 0);
+    let path = dir.join(SBOM);
+    std::fs::write(&path, &sbom).map_err(|e| Error::io(path.display(), e))?;
     let stage = progress.stage("pack", Unit::Bytes, Some(image.bytes));
     let (bytes, seams) = (image.bytes, std::mem::take(&mut image.seams));
-    let rootfs = File::open(image.path()).map_err(about)?;
-    let rootfs: Box<dyn Read> = Box::new(Stoppable { file: BufReader::new(rootfs), cancel });
+    let path = dir.join(ROOTFS);
+    image.keep(&path)?;
+    let open = |path: &Path| -> Result<Stoppable<'_>> {
+        let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
+        Ok(Stoppable { file: BufReader::new(file), cancel })
+    };
+    let rootfs: Box<dyn Read> = Box::new(open(&path)?);
     let contents = vec![
         Content { seams, ..Content::new(ROOTFS, rootfs, bytes) },
         Content::new(SBOM, Box::new(&sbom[..]), sbom.len() as u64),
     ];
-    let out = File::create(packed).map_err(about)?;
+    let packed = scratch.join("packed");
+    let out = File::create(&packed).map_err(|e| Error::io(packed.display(), e))?;
     let packing = Packing { level: LEVEL, average_bytes: FRAME_BYTES, threads: threads() };
     let done = bundle::pack(manifest, contents, out, &packing, |n| stage.add(n));
     // Why the reading stopped is the better error.
     cancel.check()?;
-    done.map_err(Error::from)?;
+    let (_, outline) = done.map_err(Error::from)?;
+    let mut reader = HashingReader::new(open(&packed)?);
+    let read = io::copy(&mut reader, &mut io::sink());
+    cancel.check()?;
+    read.map_err(|e| Error::io(packed.display(), e))?;
     stage.finish(Unit::Bytes.amount(bytes));
-    Ok(())
+    Ok((outline, reader.finish().0))
 }
 
 /// Stops reading once asked to.

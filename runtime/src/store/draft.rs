@@ -22,11 +22,14 @@ impl Draft {
     /// In a directory that is made for it; `origin` is where the bundle comes from.
     pub(crate) fn create(dir: PathBuf, outline: &Outline, origin: &Origin) -> Result<Self> {
         fs::create_dir(&dir).map_err(|e| Error::io(dir.display(), e))?;
-        write_whole(&dir.join(ORIGIN), &origin.to_json())?;
-        write_whole(&dir.join(FRAMES), &outline.table())?;
-        // Last: who finds a manifest finds all that is needed to go on.
-        write_whole(&dir.join(MANIFEST), outline.json())?;
+        describe(&dir, outline, origin)?;
         Self::with(dir, outline, SparseFile::create)
+    }
+
+    /// In a directory that holds all files of the bundle already, right ones.
+    pub(crate) fn adopt(dir: PathBuf, outline: &Outline, origin: &Origin) -> Result<Self> {
+        describe(&dir, outline, origin)?;
+        Self::with(dir, outline, SparseFile::reopen)
     }
 
     /// What a killed process has left in `dir`, where that is the beginning of the bundle whose
@@ -112,6 +115,14 @@ impl Draft {
         cancel.check()?;
         Ok(self.dir)
     }
+}
+
+/// Writes what there is besides a bundle's files.
+fn describe(dir: &Path, outline: &Outline, origin: &Origin) -> Result<()> {
+    write_whole(&dir.join(ORIGIN), &origin.to_json())?;
+    write_whole(&dir.join(FRAMES), &outline.table())?;
+    // Last: who finds a manifest finds all that is needed to go on.
+    write_whole(&dir.join(MANIFEST), outline.json())
 }
 
 fn read_small(path: &Path, bytes_max: u64) -> Option<Vec<u8>> {

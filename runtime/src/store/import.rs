@@ -42,16 +42,14 @@ impl Store {
     /// manifest's digests, `Host` for a full disk, `Interrupted` after [`Cancel::cancel`]. Nothing
     /// is left behind then.
     pub fn import(&self, file: &Path, progress: &Progress, cancel: &Cancel) -> Result<Imported> {
-        self.import_as(file, None, None, progress, cancel)
+        self.import_expecting(file, None, progress, cancel)
     }
 
-    /// As [`Store::import`], for a file that must have the digest `expected`, or that was made of a
-    /// container image.
-    pub(crate) fn import_as(
+    /// As [`Store::import`], for a file that must have the digest `expected`.
+    pub(super) fn import_expecting(
         &self,
         file: &Path,
         expected: Option<Digest>,
-        container: Option<&Container>,
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Imported> {
@@ -67,43 +65,51 @@ impl Store {
             let file = file.display();
             return Err(Error::trust(format!("{file}: expected {expected}, found {digest}")));
         }
-        // One that came as a file, and that turns out to be what a container image makes, is laid
-        // anew: then that is known of it.
-        let there = self.by_digest(digest)?;
-        let is_new = there.is_none();
-        if let Some(bundle) = there.filter(|b| container.is_none() || b.container().is_some()) {
+        if let Some(bundle) = self.by_digest(digest)? {
             return Ok(Imported { bundle, new: false });
         }
-        let title = container.map_or(file.display().to_string(), |c| c.reference.clone());
-        let stage = progress.stage(format!("import {title}"), Unit::Bytes, Some(metadata.len()));
+        let stage =
+            progress.stage(format!("import {}", file.display()), Unit::Bytes, Some(metadata.len()));
         let imported = json
             .map_err(Error::from)
-            .and_then(|json| {
-                let outline = Outline::read(json, &mut &packed)?;
-                let mut origin = Origin::of(&outline, &[]);
-                origin.container = container.cloned();
-                let lease = Lease::create(&self.staging())?;
-                let dir = Self::unpack(&packed, &outline, &origin, &lease, &stage, cancel)?;
-                match is_new {
-                    true => self.publish(&dir, digest),
-                    false => Ok(Imported { bundle: self.replace(&dir, digest)?, new: true }),
-                }
-            })
+            .and_then(|json| self.unpack(&packed, json, digest, &stage, cancel))
             .map_err(|e| in_file(file, e, cancel))?;
         stage.finish(format!("{} {}", imported.bundle.title(), imported.bundle.digest.short()));
         Ok(imported)
     }
 
-    /// Unpacks into a directory in `lease`, which it returns: whole and synced.
-    fn unpack(
-        packed: &File,
+    /// Takes in a bundle that was made of `container` here: `dir` holds its files, `outline` was made
+    /// of them, and `digest` is what they were packed to.
+    pub(crate) fn adopt(
+        &self,
+        dir: PathBuf,
         outline: &Outline,
-        origin: &Origin,
-        lease: &Lease,
+        digest: Digest,
+        container: &Container,
+        cancel: &Cancel,
+    ) -> Result<Imported> {
+        let mut origin = Origin::of(outline, &[]);
+        origin.container = Some(container.clone());
+        let dir = Draft::adopt(dir, outline, &origin)?.finish(cancel)?;
+        match self.by_digest(digest)? {
+            None => self.publish(&dir, digest),
+            // It came as a file, and nobody knew what it was made of.
+            Some(_) => Ok(Imported { bundle: self.replace(&dir, digest)?, new: true }),
+        }
+    }
+
+    fn unpack(
+        &self,
+        packed: &File,
+        json: Vec<u8>,
+        digest: Digest,
         stage: &Stage,
         cancel: &Cancel,
-    ) -> Result<PathBuf> {
-        let draft = Draft::create(lease.path().join("bundle"), outline, origin)?;
+    ) -> Result<Imported> {
+        let outline = Outline::read(json, &mut &*packed)?;
+        let lease = Lease::create(&self.staging())?;
+        let origin = Origin::of(&outline, &[]);
+        let draft = Draft::create(lease.path().join("bundle"), &outline, &origin)?;
         let read = |buffer: &mut [u8], at: u64| {
             packed.read_exact_at(buffer, at).map_err(|e| Error::io("read", e))?;
             stage.add(buffer.len() as u64);
@@ -114,7 +120,8 @@ impl Store {
             draft.write(piece, raw)
         };
         outline.unpack(threads(), read, put)?;
-        draft.finish(cancel)
+        let dir = draft.finish(cancel)?;
+        self.publish(&dir, digest)
     }
 
     /// Puts a whole, synced directory in the place of a damaged one; at no moment is there none, where

@@ -68,7 +68,7 @@ impl Store {
             .hint(format!("import it (imgrun import {file}), or give one: --kernel FILE")));
         };
         let found = self
-            .import_as(&candidate, Some(wanted.digest), None, progress, cancel)
+            .import_expecting(&candidate, Some(wanted.digest), progress, cancel)
             .map_err(|e| match e.class() {
                 Class::Trust => e.hint("the image was built for another build of this kernel"),
                 _ => e,

@@ -210,6 +210,7 @@ impl Machine {
     /// # Errors
     /// `Host` where the VMM refuses.
     pub async fn pause(&self) -> Result<()> {
+        self.stopped.store(true, Ordering::Relaxed);
         match self.vmm.vmm() {
             vmm::Vmm::Qemu => self.monitor.lock().await.stop().await,
             vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor => self.vmm.pause().await,
@@ -222,9 +223,11 @@ impl Machine {
     /// As [`Machine::pause`].
     pub async fn resume(&self) -> Result<()> {
         match self.vmm.vmm() {
-            vmm::Vmm::Qemu => self.monitor.lock().await.go_on().await,
-            vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor => self.vmm.resume().await,
+            vmm::Vmm::Qemu => self.monitor.lock().await.go_on().await?,
+            vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor => self.vmm.resume().await?,
         }
+        self.stopped.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Waits for the guest's kernel to panic, and then for the machine to end of it, which it may
@@ -247,8 +250,8 @@ impl Machine {
     /// `Guest` where it had to be killed: what it wrote last may be lost.
     pub async fn shutdown(mut self) -> Result<()> {
         if self.stopped.load(Ordering::Relaxed) {
-            // Somebody was saving it: a guest that stands still hears nothing.
-            self.monitor.get_mut().go_on().await?;
+            // It is paused, or somebody was saving it: a guest that stands still hears nothing.
+            self.resume().await?;
         }
         self.guest.ask_shutdown()?;
         match tokio::time::timeout(SHUTDOWN_MAX, self.vmm.exited()).await {

@@ -17,14 +17,21 @@ struct header {
 static struct queue in, out, events;
 static u64 cid;
 static u32 peer;			/* the host's port, 0 where nobody is connected */
-static u32 received, sent;
+static u32 received, sent, told;	/* told: how much of what came the host knows to be taken */
 static u32 peer_alloc, peer_taken;	/* the host's room, and what of ours it has passed on */
+
+/* The host never has more on its way than there is room for. */
+static u32 taken(void)
+{
+	return received - (INPUT_BYTES - stream_room());
+}
 
 static void tell(u32 to, u16 op, const void *bytes, u32 length)
 {
 	struct header *header = (struct header *)out.buffers[0];
 
-	*header = (struct header){ cid, HOST, PORT, to, length, STREAM, op, 0, INPUT_BYTES, received };
+	told = taken();
+	*header = (struct header){ cid, HOST, PORT, to, length, STREAM, op, 0, INPUT_BYTES, told };
 	copy(header + 1, bytes, length);
 	virtio_send(&out, sizeof *header + length);
 }
@@ -45,7 +52,9 @@ static void came(const struct header *header)
 {
 	if (header->op == REQUEST && header->dst_port == PORT) {
 		peer = header->src_port;
-		received = sent = 0;
+		sent = 0;
+		/* What is left of an older connection takes up room. */
+		received = INPUT_BYTES - stream_room();
 		peer_alloc = header->buf_alloc;
 		peer_taken = header->fwd_cnt;
 		tell(peer, RESPONSE, NULL, 0);
@@ -62,7 +71,6 @@ static void came(const struct header *header)
 	case RW:
 		stream_put((const u8 *)(header + 1), header->length);
 		received += header->length;
-		tell(peer, CREDIT_UPDATE, NULL, 0);
 		break;
 	case CREDIT_REQUEST:
 		tell(peer, CREDIT_UPDATE, NULL, 0);
@@ -82,7 +90,9 @@ void vsock_poll(void)
 	u32 slot, bytes;
 	u8 *packet;
 
-	while (stream_room() >= BUFFER_BYTES && (packet = virtio_take(&in, &slot, &bytes))) {
+	if (peer && taken() - told >= INPUT_BYTES / 4)
+		tell(peer, CREDIT_UPDATE, NULL, 0);
+	while ((packet = virtio_take(&in, &slot, &bytes))) {
 		came((struct header *)packet);
 		virtio_offer(&in, slot);
 	}

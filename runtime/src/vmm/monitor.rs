@@ -65,6 +65,7 @@ impl Monitor {
 
     /// Stops the processors, and with them all that the machine does.
     pub(crate) async fn stop(&mut self) -> Result<()> {
+        self.version().await?;
         self.ask("stop", Value::Null, None).await.map(drop)
     }
 

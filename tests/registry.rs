@@ -1,6 +1,7 @@
 //! Debian's docker-registry, and a container image to put into it.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -12,6 +13,9 @@ use crate::World;
 const START_MAX: Duration = Duration::from_secs(120);
 /// Another program may take a port that was free before the registry does.
 const PORTS_MAX: usize = 10;
+
+/// The header by which a registry of ours is known.
+const MARK: &str = "X-World";
 
 /// The programs that the image has, all of them busybox.
 const PROGRAMS: [&str; 5] = ["sh", "cat", "id", "echo", "uname"];
@@ -33,22 +37,23 @@ impl Registry {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = format!(
             "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
-             http:\n  addr: 127.0.0.1:{port}\n",
-            world.path("registry").display()
+             http:\n  addr: 127.0.0.1:{port}\n  headers:\n    {MARK}: [\"{}\"]\n",
+            world.path("registry").display(),
+            world.path("").display()
         );
         let config = world.write("registry.yml", config);
         let mut command = world.command("docker-registry");
         command.arg("serve").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
         let mut registry = Registry { child: command.spawn().expect("docker-registry"), port };
+        let mark = world.path("").display().to_string();
         let began = Instant::now();
         loop {
             if registry.child.try_wait().unwrap().is_some() {
                 return None;
             }
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                // It may be another program's; then ours ends.
-                std::thread::sleep(Duration::from_millis(50));
-                return registry.child.try_wait().unwrap().is_none().then_some(registry);
+            // Who answers otherwise has taken the port; then ours ends.
+            if answer(port).is_some_and(|answer| answer.contains(&*mark)) {
+                return Some(registry);
             }
             assert!(began.elapsed() < START_MAX, "docker-registry does not answer");
             std::thread::sleep(Duration::from_millis(20));
@@ -79,6 +84,16 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What is answered to a first request.
+fn answer(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(START_MAX)).ok()?;
+    write!(stream, "GET /v2/ HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 /// Makes an image in the OCI layout `layout`, with the tag `1`: Debian's static busybox as it is, an

@@ -6,6 +6,7 @@
 //! | `raw` | a GPT disk that UEFI firmware boots | VMMs and clouds that want disks |
 //! | `qcow2` | the same, as qemu-img writes it | QEMU, libvirt |
 //! | `oci` | an OCI image of one layer, as an archive | registries, container engines |
+//! | `squashfs` | the tree, compressed | a root that is only read, and small |
 //! | `cpio` | the tree as an initramfs | a kernel without any disk |
 //!
 //! Equal bundles give equal bytes. A disk holds its kernel joined to systemd's boot stub, so there
@@ -15,6 +16,8 @@ mod cpio;
 mod disk;
 mod esp;
 mod oci;
+mod squashfs;
+mod tar;
 mod tree;
 mod uki;
 
@@ -49,6 +52,8 @@ pub enum Form {
     Oci,
     /// An initramfs.
     Cpio,
+    /// A compressed file system that is only read.
+    Squashfs,
 }
 
 /// How a disk starts.
@@ -86,6 +91,7 @@ impl Form {
             Form::Qcow2 => "qcow2",
             Form::Oci => "oci.tar",
             Form::Cpio => "cpio",
+            Form::Squashfs => "squashfs",
         }
     }
 }
@@ -115,7 +121,7 @@ pub fn export(
     }
     let start = match form {
         Form::Raw | Form::Qcow2 => disk::start(&store, &stored, boot, parent(file), progress)?,
-        Form::Ext4 | Form::Oci | Form::Cpio => None,
+        Form::Ext4 | Form::Oci | Form::Cpio | Form::Squashfs => None,
     };
     let stage = progress.stage(format!("export {}", form.ending()), Unit::Bytes, None);
     let image = stored.path(ROOTFS);
@@ -156,6 +162,14 @@ fn fill(
         }
         Form::Oci => oci::write(stored, open()?, draft.as_file_mut()),
         Form::Cpio => cpio::write(open()?, draft.as_file_mut()),
+        Form::Squashfs => {
+            let directory = tempfile::tempdir_in(parent(draft.path()))
+                .map_err(|e| Error::io("a temporary directory", e))?;
+            let made = directory.path().join("squashfs");
+            squashfs::write(open()?, &made)?;
+            let mut made = File::open(&made).map_err(|e| Error::io(made.display(), e))?;
+            copy_sparse(&mut made, draft.as_file_mut(), 0)
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::step::{Site, Stages};
 use crate::{Error, Result};
 
 /// Part of every key: raised when the same inputs begin to give another bundle.
-const PROCEDURE: u32 = 1;
+const PROCEDURE: u32 = 2;
 
 /// The key of a whole build: all that decides a bundle's bytes, and where it goes.
 pub fn key(

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 use ext4::read::{Found, Inode, Kind, Reader, Walk};
 use serde::Serialize;
@@ -12,6 +13,10 @@ use crate::{Error, Result};
 
 /// A file that is looked into is looked into up to here.
 const LOOK_BYTES_MAX: u64 = 256 << 10;
+/// A path of the host with no more names than this, the root counted, may as well be the image's own.
+const HOST_PATH_NAMES_MIN: usize = 2;
+/// Where files are that a recipe's steps leave rather than packages.
+const OWN_DIRS: [&str; 6] = ["etc/", "usr/local/", "opt/", "srv/", "root/", "home/"];
 /// So many findings are shown; the rest is only counted.
 const SHOWN_MAX: usize = 20;
 
@@ -34,11 +39,13 @@ pub enum Rule {
     WorldWritable,
     /// What package managers keep for themselves.
     PackageCaches,
+    /// A path of the machine that the image was built on.
+    HostPaths,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 7] = [
+    pub const ALL: [Rule; 8] = [
         Rule::MachineId,
         Rule::SshHostKeys,
         Rule::ResolvConf,
@@ -46,6 +53,7 @@ impl Rule {
         Rule::Credentials,
         Rule::WorldWritable,
         Rule::PackageCaches,
+        Rule::HostPaths,
     ];
 
     /// Its name in recipes: `machine-id`.
@@ -58,6 +66,7 @@ impl Rule {
             Rule::Credentials => "credentials",
             Rule::WorldWritable => "world-writable",
             Rule::PackageCaches => "package-caches",
+            Rule::HostPaths => "host-paths",
         }
     }
 }
@@ -71,12 +80,13 @@ pub struct Finding {
     pub text: String,
 }
 
-/// Looks through `image` and fails where something is found that is not in `allowed`.
+/// Looks through `image` and fails where something is found that is not in `allowed`. `host` are paths
+/// of this machine that nobody else should read: [`host_paths`].
 ///
 /// # Errors
 /// [`crate::Class::Input`] with every finding.
-pub fn check(image: &mut Image, allowed: &[String]) -> Result<()> {
-    let mut findings = look(image.file())?;
+pub fn check(image: &mut Image, allowed: &[String], host: &[String]) -> Result<()> {
+    let mut findings = look(image.file(), host)?;
     findings.retain(|finding| !allowed.iter().any(|name| name == finding.rule.name()));
     if findings.is_empty() {
         return Ok(());
@@ -100,18 +110,32 @@ pub fn check(image: &mut Image, allowed: &[String]) -> Result<()> {
         )))
 }
 
+/// The paths of this machine that tell who built an image and where: the recipe's directory, and the
+/// home of the user. Short ones (`/work`, `/root`) mean something in images, too.
+pub fn host_paths(recipe: &Path) -> Vec<String> {
+    let directory = std::path::absolute(recipe).ok().and_then(|p| Some(p.parent()?.to_path_buf()));
+    let home = std::env::var_os("HOME").map(Into::into);
+    let long = |path: &std::path::PathBuf| path.components().count() > HOST_PATH_NAMES_MIN;
+    let all = directory.into_iter().chain(home).filter(long);
+    all.filter_map(|path| path.to_str().map(str::to_string)).collect()
+}
+
 /// All findings, by rule and path.
 ///
 /// # Errors
 /// Where the image can not be read.
-pub fn look(image: &File) -> Result<Vec<Finding>> {
+pub fn look(image: &File, host: &[String]) -> Result<Vec<Finding>> {
     let mut reader = Reader::open(image).map_err(damaged)?;
+    // What the image has itself is its own: a user's home, say.
+    let mut host = host.to_vec();
+    host.retain(|path| reader.find(path.as_bytes(), true).is_err());
     let mut walk = Walk::new(reader.root().map_err(damaged)?);
     let mut findings = Vec::new();
     while let Some(found) = walk.next(&mut reader).map_err(damaged)? {
         imgrun::interrupt::check()?;
         if found.inode.kind != Kind::Symlink {
             findings.extend(judge(&found, &mut reader)?);
+            findings.extend(host_path(&found, &host, &mut reader)?);
         }
     }
     findings.sort();
@@ -167,6 +191,32 @@ fn judge(found: &Found, reader: &mut Reader<&File>) -> Result<Vec<Finding>> {
         _ => {}
     }
     Ok(all)
+}
+
+/// A path of the host in a file that people and steps write: settings, scripts, what is built.
+fn host_path(
+    found: &Found,
+    host: &[String],
+    reader: &mut Reader<&File>,
+) -> Result<Option<Finding>> {
+    let Found { path, inode } = found;
+    let is_own = OWN_DIRS.iter().any(|dir| path.starts_with(dir.as_bytes()));
+    if !is_own || inode.kind != Kind::File || inode.size == 0 || host.is_empty() {
+        return Ok(None);
+    }
+    let text = text(inode, reader)?;
+    let Some(named) = host.iter().find(|host| names_path(&text, host)) else { return Ok(None) };
+    let path = String::from_utf8_lossy(path).replace(|c: char| c.is_control(), "?");
+    let text = format!("/{path}: it names {named}, which is on the machine that builds");
+    Ok(Some(Finding { rule: Rule::HostPaths, text }))
+}
+
+/// Whether `path` or something below it is named in `text`; `/home/al` is not in `/home/alice`.
+fn names_path(text: &str, path: &str) -> bool {
+    text.match_indices(path).any(|(at, _)| {
+        let next = text[at + path.len()..].chars().next();
+        !next.is_some_and(|c| c.is_alphanumeric() || "-_.".contains(c))
+    })
 }
 
 fn is_machine_id(text: &str) -> bool {
@@ -263,6 +313,14 @@ mod tests {
         let shadow = "root:*:1:0\na:!:1\nb:$y$j9T$x:1\nc::1\nd:!$y$x:1\n";
         assert_eq!(with_password(shadow), ["b has a password", "c needs no password"]);
         assert_eq!(with_password("root:x:0:0\n"), [""; 0]);
+    }
+
+    #[test]
+    fn paths_of_the_host_are_whole() {
+        assert!(names_path("cd /home/al/src\n", "/home/al") && names_path("/home/al", "/home/al"));
+        assert!(!names_path("/home/alice /home/al-2", "/home/al"));
+        assert_eq!(host_paths(Path::new("/a/r.toml")).iter().filter(|p| *p == "/a").count(), 0);
+        assert!(host_paths(Path::new("/a/b/r.toml")).contains(&"/a/b".to_string()));
     }
 
     #[test]

@@ -230,6 +230,7 @@ pub fn package_line(package: &Package) -> String {
     let database = match package.database {
         Database::Dpkg => "dpkg",
         Database::Apk => "apk",
+        Database::Rpm => "rpm",
     };
     format!("{database} {} {} {}", package.name, package.version, package.arch).trim().to_string()
 }

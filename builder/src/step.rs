@@ -18,6 +18,7 @@
 mod account;
 mod base;
 mod files;
+mod firstboot;
 mod host;
 mod layer;
 mod machine;

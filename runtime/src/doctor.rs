@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bundle::Arch;
 
-use crate::vmm::{Vmm, firecracker};
+use crate::vmm::{Vmm, firecracker, landlock};
 use crate::{
     AccelChoice, KvmEvidence, MEMORY_MIB_DEFAULT, Progress, Result, Store, Tool, choose_accel,
 };
@@ -40,7 +40,8 @@ impl Health {
 /// One thing that was looked at.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// What: `kvm`, `qemu`, `firecracker`, `cloud-hypervisor`, `store`, `memory`.
+    /// What: `kvm`, `qemu`, `firecracker`, `cloud-hypervisor`, `isolation`, `store`,
+    /// `memory`.
     pub name: &'static str,
     /// How it is.
     pub health: Health,
@@ -59,7 +60,7 @@ pub fn examine(home: Result<std::path::PathBuf>) -> Vec<Check> {
     for vmm in [Vmm::Firecracker, Vmm::CloudHypervisor] {
         checks.push(other(vmm, without_kvm.as_deref()));
     }
-    checks.extend([store(home), memory()]);
+    checks.extend([isolation(), store(home), memory()]);
     checks
 }
 
@@ -125,6 +126,21 @@ fn version(vmm: Vmm) -> Result<String> {
     let output = tool.run()?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(crate::printable(text.lines().next().unwrap_or_default().as_bytes()))
+}
+
+fn isolation() -> Check {
+    let name = "isolation";
+    match landlock() {
+        Ok(what) => {
+            let found = format!("a VMM is kept from this host's {what} by Landlock");
+            Check { name, health: Health::Good, found, remedy: None }
+        }
+        Err(why) => {
+            let remedy = "boot a kernel of 6.12 or newer, with landlock in its lsm= list";
+            let found = format!("a VMM that a guest broke out to has this user's files: {why}");
+            Check { name, health: Health::Poor, found, remedy: Some(remedy.to_string()) }
+        }
+    }
 }
 
 fn store(home: Result<std::path::PathBuf>) -> Check {

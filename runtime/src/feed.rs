@@ -83,10 +83,11 @@ impl Feed {
     /// catalog is known, or a root is another owner's than the one that this host has seen.
     pub fn all(flags: &Flags, store: &Store) -> Result<Vec<Feed>> {
         let catalogs = store.home().join("catalogs");
-        let from = flags.from.iter().map(|address| open(address));
-        let from = from.collect::<Result<Vec<_>>>()?;
+        let from = open_all(&flags.from)?;
+        // The last way to an address is the one that it names.
+        let first = flags.from.first().map(|address| depot::open(address)).transpose()?;
         if let Some(root) = &flags.root {
-            let first = from.first().ok_or_else(|| {
+            let first = first.as_ref().ok_or_else(|| {
                 Error::usage("--root is for a catalog that --from names")
                     .hint("--from DEPOT --root FILE")
             })?;
@@ -95,7 +96,7 @@ impl Feed {
             return Ok(vec![Feed { depots: from, memory, is_guess: false }]);
         }
         let (path, config) = read(flags)?;
-        if let Some(first) = from.first() {
+        if let Some(first) = &first {
             // A depot that was named with its root before is known by that.
             let known = memory(&catalogs, &place_of(first.as_ref()))?;
             if known.load()?.is_some() {
@@ -110,10 +111,7 @@ impl Feed {
             begin(&memory, listed.name.as_str(), &root).map_err(about)?;
             let depots = match from.is_empty() {
                 false => from.clone(),
-                true => {
-                    let opened = listed.depots.iter().map(|address| open(address));
-                    opened.collect::<Result<Vec<_>>>().map_err(about)?
-                }
+                true => open_all(&listed.depots).map_err(about)?,
             };
             feeds.push(Feed { depots, memory, is_guess: !from.is_empty() });
         }
@@ -161,8 +159,10 @@ impl Feed {
 
 const NO_ROOT: &str = "no root of trust is known for this depot";
 
-fn open(address: &str) -> Result<Arc<dyn Depot>> {
-    Ok(Arc::from(depot::open(address)?))
+/// Each of `addresses` with all ways to it.
+fn open_all(addresses: &[String]) -> Result<Vec<Arc<dyn Depot>>> {
+    let ways = addresses.iter().map(|address| depot::ways(address));
+    Ok(ways.collect::<Result<Vec<_>>>()?.into_iter().flatten().map(Arc::from).collect())
 }
 
 /// Names the memory of a catalog that has no other name than its address; no configured name has

@@ -27,6 +27,9 @@
 //! Machines with a name stay ([`kept`]): each has a process of its own, the [`Supervisor`], whose
 //! socket passes the agent's protocol on, so a client's [`Guest`] is the same as the owner's.
 //!
+//! A machine that runs can be saved ([`Snapshot`]) and go on as any number of others: each has a
+//! session only once its agent has made it a machine of its own.
+//!
 //! The guest is never trusted: what it sends is checked and bounded, and what it says is made
 //! harmless before it is shown. This library prints nothing; what it has to say while it works
 //! goes to a [`Progress`].
@@ -124,4 +127,4 @@ pub use store::{
 pub use supervisor::Supervisor;
 pub use tool::Tool;
 pub use tsc::tsc_khz;
-pub use vmm::{Launch, Place, Vmm, VmmChoice, choose as choose_vmm, launch};
+pub use vmm::{Launch, Place, Reach, Vmm, VmmChoice, choose as choose_vmm, launch};

@@ -45,6 +45,11 @@ impl Access {
         let registries = Registries::of_user(file)?;
         Ok(Access { credentials: Credentials::of_user()?, registries, offline })
     }
+
+    /// Whether the mirrors of `reference`'s host may say what a tag means.
+    pub fn takes_tags_from_mirrors(&self, reference: &RegistryReference) -> bool {
+        self.registries.host(&reference.host).tags_from_mirrors
+    }
 }
 
 /// Brings the image `reference` for `arch` to local disk: from a registry into `cache`; what is

@@ -1,8 +1,11 @@
 //! What the package managers in an image say is installed: read from the image that was made, so
 //! that it is what a guest will see.
 //!
-//! Debian's `dpkg` and Alpine's `apk` keep text files. The database of `rpm` is SQLite or Berkeley
-//! DB: it is noticed and named, not read.
+//! Debian's `dpkg` and Alpine's `apk` keep text files, `rpm` a SQLite database. What rpm had before
+//! 4.16 (Berkeley DB) and what openSUSE has (ndb) is noticed and named, not read.
+
+mod rpm;
+mod sqlite;
 
 use std::io::{Read, Seek};
 
@@ -21,12 +24,12 @@ const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 const DPKG_STATUS_D: &str = "/var/lib/dpkg/status.d";
 const APK_INSTALLED: [&str; 2] = ["/lib/apk/db/installed", "/usr/lib/apk/db/installed"];
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
-const RPM: [&str; 4] = [
-    "/var/lib/rpm/rpmdb.sqlite",
-    "/var/lib/rpm/Packages",
-    "/usr/lib/sysimage/rpm/rpmdb.sqlite",
-    "/usr/lib/sysimage/rpm/Packages.db",
-];
+/// rpm's is at most this long: it holds the names of all files.
+const RPM_BYTES_MAX: u64 = 256 << 20;
+/// One may be a symbolic link to the other.
+const RPM: [&str; 2] = ["/usr/lib/sysimage/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite"];
+const RPM_OTHERS: [&str; 3] =
+    ["/var/lib/rpm/Packages", "/var/lib/rpm/Packages.db", "/usr/lib/sysimage/rpm/Packages.db"];
 
 /// What is installed in an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,21 +61,36 @@ pub fn read(image: impl Read + Seek) -> Result<Installed> {
             installed.packages.extend(apk(&text));
         }
     }
-    installed.packages.sort();
-    installed.packages.dedup();
     for path in RPM {
-        if files.find(path)?.is_some() {
-            installed.notes.push(format!(
-                "{path}: rpm's database is not read, so the manifest names none of its packages"
-            ));
+        if let Some(bytes) = files.bytes(path, RPM_BYTES_MAX)? {
+            match rpm::installed(&bytes) {
+                Ok(packages) => installed.packages.extend(packages),
+                Err(why) => installed.notes.push(unread(path, why)),
+            }
+            let log = format!("{path}-wal");
+            if files.find(&log)?.is_some_and(|inode| inode.size > 0) {
+                installed.notes.push(unread(&log, "it was not closed: its last changes are here"));
+            }
         }
     }
+    for path in RPM_OTHERS {
+        if files.find(path)?.is_some() {
+            installed.notes.push(unread(path, "it is Berkeley DB or ndb"));
+        }
+    }
+    installed.packages.sort();
+    installed.packages.dedup();
     for path in OS_RELEASE.into_iter().rev() {
         if let Some(text) = files.text(path, OS_RELEASE_BYTES_MAX)? {
             installed.distribution = distribution(&text);
         }
     }
     Ok(installed)
+}
+
+/// What is to be said of a database of rpm.
+fn unread(path: &str, why: &str) -> String {
+    format!("{path}: rpm's database is not read, {why}: the manifest does not name what is in it")
 }
 
 /// Files of an image, by path.
@@ -88,6 +106,11 @@ impl<R: Read + Seek> Files<R> {
     }
 
     fn text(&mut self, path: &str, bytes_max: u64) -> Result<Option<String>> {
+        let bytes = self.bytes(path, bytes_max)?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn bytes(&mut self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>> {
         match self.find(path)? {
             Some(inode) if inode.kind == Kind::File => {
                 self.content(path, &inode, bytes_max).map(Some)
@@ -108,13 +131,13 @@ impl<R: Read + Seek> Files<R> {
             if inode.kind == Kind::File && !entry.name.ends_with(b".md5sums") {
                 let text = self.content(path, &inode, left)?;
                 left -= inode.size;
-                texts.push(text);
+                texts.push(String::from_utf8_lossy(&text).into_owned());
             }
         }
         Ok(texts)
     }
 
-    fn content(&mut self, path: &str, inode: &Inode, bytes_max: u64) -> Result<String> {
+    fn content(&mut self, path: &str, inode: &Inode, bytes_max: u64) -> Result<Vec<u8>> {
         if inode.size > bytes_max {
             let size = inode.size;
             return Err(Error::input(format!("{path}: {size} bytes, {bytes_max} are allowed")));
@@ -122,7 +145,7 @@ impl<R: Read + Seek> Files<R> {
         let mut bytes = Vec::with_capacity(inode.size as usize);
         let mut content = self.0.content(inode).map_err(|e| failed(path, e))?;
         content.read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(bytes)
     }
 }
 

@@ -18,6 +18,29 @@ pub fn runtime() -> Result<Runtime> {
         .map_err(|e| Error::host("start an asynchronous runtime").because(e))
 }
 
+/// An event loop that can be dropped anywhere: tokio's own waits for its threads (names are looked up
+/// on one), which is forbidden within asynchronous code.
+#[derive(Debug)]
+pub(crate) struct Loop(Option<Runtime>);
+
+impl Loop {
+    pub(crate) fn start() -> Result<Self> {
+        Ok(Loop(Some(runtime()?)))
+    }
+
+    pub(crate) fn get(&self) -> Result<&Runtime> {
+        self.0.as_ref().ok_or_else(|| Error::bug("the event loop has ended"))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Runs to the end or to a signal.
 ///
 /// # Errors

@@ -38,17 +38,27 @@ impl Replica {
     /// Copies `from`, which may change meanwhile, to a new file at `path`, which only this user
     /// reads. Holes stay holes.
     pub(crate) fn create(from: File, path: &Path) -> Result<Self> {
+        let replica = Self::begin(from, path)?;
+        if !replica.shares {
+            replica.update()?;
+        }
+        Ok(replica)
+    }
+
+    /// Makes the file, which is as long as `from`; [`Replica::update`] makes it a copy.
+    pub(crate) fn begin(from: File, path: &Path) -> Result<Self> {
         let failed = |e| Error::io(path.display(), e);
         let mut options = File::options();
         let to = options.read(true).write(true).create_new(true).mode(0o600).open(path);
         let to = to.map_err(failed)?;
         to.set_len(from.metadata().map_err(failed)?.len()).map_err(failed)?;
         let shares = ioctl_ficlone(&to, &from).is_ok();
-        let replica = Replica { from, to, path: path.to_path_buf(), shares };
-        if !replica.shares {
-            replica.update()?;
-        }
-        Ok(replica)
+        Ok(Replica { from, to, path: path.to_path_buf(), shares })
+    }
+
+    /// Makes sure that the copy survives the host.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.to.sync_all().map_err(|e| Error::io(self.path.display(), e))
     }
 
     /// Makes the copy what the file is now.

@@ -70,14 +70,25 @@ fn purl(package: &Package, distribution: &str) -> String {
     let kind = match package.database {
         Database::Dpkg => "deb",
         Database::Apk => "apk",
+        Database::Rpm => "rpm",
     };
     let mut purl = format!("pkg:{kind}/");
     if !distribution.is_empty() {
         purl += &format!("{}/", escaped(distribution));
     }
-    purl += &format!("{}@{}", escaped(&package.name), escaped(&package.version));
-    if !package.arch.is_empty() {
-        purl += &format!("?arch={}", escaped(&package.arch));
+    // rpm's epoch is not a part of the version there; Debian's is.
+    let (epoch, version) = match package.version.split_once(':') {
+        Some((epoch, version)) if package.database == Database::Rpm => (epoch, version),
+        _ => ("", package.version.as_str()),
+    };
+    purl += &format!("{}@{}", escaped(&package.name), escaped(version));
+    let qualifiers: Vec<String> = [("arch", package.arch.as_str()), ("epoch", epoch)]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(key, value)| format!("{key}={}", escaped(value)))
+        .collect();
+    if !qualifiers.is_empty() {
+        purl += &format!("?{}", qualifiers.join("&"));
     }
     purl
 }
@@ -107,5 +118,7 @@ mod tests {
         assert_eq!(purl(&git, "debian"), "pkg:deb/debian/git@1:2.39.5-0%2Bdeb12u2?arch=amd64");
         let musl = package(Database::Apk, "musl", "1.2.5-r0", "");
         assert_eq!(purl(&musl, ""), "pkg:apk/musl@1.2.5-r0");
+        let vim = package(Database::Rpm, "vim", "2:9.1-1.fc41", "x86_64");
+        assert_eq!(purl(&vim, "fedora"), "pkg:rpm/fedora/vim@9.1-1.fc41?arch=x86_64&epoch=2");
     }
 }

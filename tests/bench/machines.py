@@ -13,10 +13,15 @@ Under TCG, one processor, 512 MiB, the micro-6.1 kernel; medians of runs in turn
 - *stdout*: the floor is an init that writes to the virtio-serial port, 64 KiB at a time, and a host
   that reads. Ours is the library reading the standard output of a command that writes the same.
   It comes through a pipe in the guest, which alone is slower than the transport.
+- *snapshot*: how long a machine of 256 MiB stands still, and all of `imgrun snapshot`; there is no
+  floor.
+- *copy*: from the start of `imgrun run --from` to the first byte that a command in it writes, and
+  `imgrun fork -n 8` to its end, with the memory that a copy has for itself (PSS).
 """
 
 import argparse
 import glob
+import json
 import os
 import re
 import socket
@@ -35,6 +40,7 @@ EXEC_ROUNDS = 300
 SECONDS_MAX = 120
 # Issue 7, "What it must show".
 BOOT_RATIO, EXEC_P50_MS, EXEC_P99_MS, STDOUT_SHARE = 1.5, 5, 25, 0.6
+PAUSE_MS, COPY_MS, COPIES, COPY_MIB = 20, 150, 8, 256
 
 
 def say(text):
@@ -138,6 +144,47 @@ def exec_floor(floor):
     return numbers(done.decode())
 
 
+def imgrun(*arguments):
+    return subprocess.run([IMGRUN, *arguments], check=True, stdout=subprocess.PIPE).stdout.decode()
+
+
+def pss_mib(home, name):
+    """What the VMM of a machine has of the host's memory, with its share of what others have, too."""
+    pattern = f"qemu-system.*{home}/kept/{name}/"
+    pids = subprocess.run(["pgrep", "-f", pattern], stdout=subprocess.PIPE).stdout.split()
+    rows = open(f"/proc/{int(pids[0])}/smaps_rollup").read()
+    return int(re.search(r"^Pss:\s+(\d+) kB", rows, re.M)[1]) / 1024
+
+
+def copies(home, rounds):
+    """Milliseconds: paused, the whole verb, a copy's first byte; of a fork: all of it, PSS."""
+    name = "bench-copies"
+    imgrun("run", "-q", "-d", "--memory", str(COPY_MIB), "--name", name, IMAGE)
+    # Its disk has something on it, too.
+    imgrun("exec", name, "--", "sh", "-c", "head -c 8000000 /dev/urandom >/file; sync")
+    pauses, verbs, firsts, forks, shares = [], [], [], [], []
+    for _ in range(rounds):
+        began = time.monotonic()
+        pauses.append(json.loads(imgrun("snapshot", name, "--as", name, "--json"))["pause_ms"])
+        verbs.append(1000 * (time.monotonic() - began))
+        began = time.monotonic()
+        process = subprocess.Popen([IMGRUN, "run", "-q", "--from", name, "--", "echo", "here"],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        process.stdout.read(1)
+        firsts.append(1000 * (time.monotonic() - began))
+        if process.wait() != 0:
+            sys.exit("bench: a copy fails")
+        imgrun("snapshot", "rm", name)
+    for _ in range(3):
+        began = time.monotonic()
+        names = json.loads(imgrun("fork", name, "-n", str(COPIES), "--json"))["machines"]
+        forks.append(1000 * (time.monotonic() - began))
+        shares.append(statistics.median(pss_mib(home, copy) for copy in names))
+        imgrun("rm", "-f", *names)
+    imgrun("rm", "-f", name)
+    return [statistics.median(values) for values in (pauses, verbs, firsts, forks, shares)]
+
+
 def measure(floor, rounds):
     boots, ours, rates = [], [], []
     execs, spawns = [], []
@@ -160,7 +207,7 @@ def verdict(what, value, limit, most=True):
     return f"{'ok   ' if right else 'SHORT'} {what} {value:.2f}, {word} {limit:g}"
 
 
-def report(boots, ours, rates, spawns, execs):
+def report(copied, boots, ours, rates, spawns, execs):
     def middle(rows, name, at=0):
         return statistics.median(row[name][at] for row in rows)
 
@@ -179,12 +226,19 @@ def report(boots, ours, rates, spawns, execs):
             line(f"exec of {what}, {part} ms", middle(spawns, name, at), middle(execs, name, at))
     share = line("stdout, MiB/s", statistics.median(rates), middle(execs, "stdout"))
     line("the same beside a pipe in the guest", middle(spawns, "pipe"), middle(execs, "stdout"))
+    pause, verb, first, fork, pss = copied
+    for what, value in (("snapshot: paused ms", pause), ("snapshot: the verb ms", verb),
+                        ("copy: first byte ms", first), (f"fork of {COPIES}: ms", fork),
+                        (f"fork of {COPIES}: PSS of each, MiB", pss)):
+        print(f"{what:<34} {'':>8} {value:8.2f}")
     print()
     print(verdict("boot wall / floor", wall, BOOT_RATIO))
     print(verdict("boot CPU / floor", cpu, BOOT_RATIO))
     for name in ("nothing", "true"):
         print(verdict(f"exec {name} median ms", middle(execs, name), EXEC_P50_MS))
         print(verdict(f"exec {name} 99 % ms", middle(execs, name, 1), EXEC_P99_MS))
+    print(verdict("snapshot pause ms", pause, PAUSE_MS))
+    print(verdict("copy to first byte ms", first, COPY_MS))
     print(verdict("stdout / transport", share, STDOUT_SHARE, most=False))
 
 
@@ -200,7 +254,8 @@ def main():
     say("importing, booting")
     Run([IMGRUN, "run", "-q", image, "--", "true"])
     [kernel] = glob.glob(f"{given.directory}/home/bundles/*/vmlinux")
-    report(*measure(Floor(given.directory, kernel), given.rounds))
+    copied = copies(os.environ["IMGRUN_HOME"], given.rounds)
+    report(copied, *measure(Floor(given.directory, kernel), given.rounds))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from timed import Run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RELEASE = os.path.join(HERE, "../../target/release")
-LEVEL, FRAME_KIB = 3, 256  # Those of builder/src/pack.rs.
+LEVEL, FRAME_KIB = 6, 384  # Those of builder/src/pack.rs.
 # Issue 5, "What it must show".
 WALL_TO_ZSTD, BYTES_TO_ZSTD, REUSED = 1.0, 1.08, 0.80
 
@@ -133,7 +133,7 @@ def levels(work):
     more, more_seams = flatten(f"tarball:{work}/small-more.tar", f"{work}/small-more.ext4")
     next_out, unpacked = f"{work}/levels-more.zst", f"{work}/unpacked"
     combinations = [(level, FRAME_KIB) for level in (1, 3, 5, 7, 9, 12, 15, 19)]
-    combinations += [(LEVEL, kib) for kib in (64, 128, 512, 1024)]
+    combinations += [(LEVEL, kib) for kib in (64, 128, 256, 512, 1024)]
     for level, kib in combinations:
         run = Run(packer(work, "pack", image, out, level, kib, seams))
         Run(packer(work, "pack", more, next_out, level, kib, more_seams))

@@ -15,14 +15,14 @@ const BOOT_MAX: &str = "--boot-timeout=120s";
 const MEMORY: &str = "--memory=64";
 
 /// A world with the guest and an image for its disk.
-struct Bare {
-    world: World,
+pub(crate) struct Bare {
+    pub(crate) world: World,
     guest: String,
     image: String,
 }
 
 impl Bare {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = World::new();
         world.write("tree/etc/motd", "hello\n");
         let guest = world.path("guest").display().to_string();
@@ -32,7 +32,7 @@ impl Bare {
     }
 
     /// `imgrun run` as `how` says; the command is to be added.
-    fn run(&self, how: &str, more: &[&str]) -> Command {
+    pub(crate) fn run(&self, how: &str, more: &[&str]) -> Command {
         let mut command = self.world.command(program("imgrun"));
         command.args(["run", "-q", BOOT_MAX, MEMORY]).args(how.split(' '));
         command.args(["--kernel", &self.guest]).args(more).arg(&self.image);

@@ -1,19 +1,19 @@
 //! A host on which nothing is, and the name of an image.
 
+use imgtool_tests::registry::Registry;
 use imgtool_tests::{World, built_kernel, finish, program};
 
 use crate::image_arg;
 
-/// A catalog with one image and its kernel, and a host that follows it.
-fn host(name: &str, kernel: &str) -> World {
-    let world = World::new();
-    let address = format!("file:{}", world.path("depot").display());
+/// A catalog at `address` with one image and its kernel, and a host that follows it; `more` is said
+/// to who writes there.
+fn follow(world: &World, address: &str, more: &[&str], name: &str, kernel: &str) {
     let image = image_arg(name);
     let kernel = built_kernel(kernel).display().to_string();
     for args in [
         &["key", "new", "me", "--no-passphrase"][..],
-        &["catalog", "init", &address, "--key", "me"],
-        &["publish", &image, &kernel, "--to", &address, "--untested"],
+        &[&["catalog", "init", address, "--key", "me"], more].concat(),
+        &[&["publish", &image, &kernel, "--to", address, "--untested"], more].concat(),
     ] {
         let mut command = world.command(program("imgtool"));
         command.args(args).env("IMGTOOL_KEYS", world.path("keys"));
@@ -25,12 +25,13 @@ fn host(name: &str, kernel: &str) -> World {
     let catalogs =
         format!("[[catalog]]\nname = \"own\"\nroot = \"root.json\"\ndepots = [{address:?}]\n");
     world.write("config/imgrun/catalogs.toml", catalogs);
-    world
 }
 
 #[test]
 fn an_image_that_is_not_here_is_pulled_and_boots() {
-    let world = host("debian-micro", "micro-6.1");
+    let world = World::new();
+    let address = format!("file:{}", world.path("depot").display());
+    follow(&world, &address, &[], "debian-micro", "micro-6.1");
     let run = ["run", "debian-micro", "--", "uname", "-r"];
     let first = world.imgrun(run).ok();
     assert_eq!(first.text(), "6.1.192");
@@ -41,4 +42,16 @@ fn an_image_that_is_not_here_is_pulled_and_boots() {
     let second = world.imgrun(run).ok();
     assert_eq!(second.text(), "6.1.192");
     assert!(!second.stderr.contains("not here"), "{}", second.stderr);
+}
+
+#[test]
+fn a_catalog_in_a_registry_does_as_well() {
+    let world = World::new();
+    let registry = Registry::start(&world);
+    let address = format!("oci://{}", registry.name("images"));
+    follow(&world, &address, &["--single-writer"], "debian-micro", "micro-6.1");
+    let first = world.imgrun(["run", "debian-micro", "--", "uname", "-r"]).ok();
+    assert_eq!(first.text(), "6.1.192");
+    let inspected = world.imgrun(["inspect", "debian-micro"]).ok().text();
+    assert!(inspected.contains(&address), "{inspected}");
 }

@@ -5,6 +5,8 @@ mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod bare;
 mod broken;
+#[cfg(target_arch = "x86_64")]
+mod confined;
 mod containers;
 mod debian;
 mod fresh;

@@ -21,20 +21,22 @@ fn fresh_cache(world: &World) {
     copy_kernels(world, &kernels, "cache/kernel");
 }
 
-/// The tar that `tests/run` made for the image debian-minimal, by the cache's own note.
+/// The tar that `tests/run` made for the image debian-minimal, by the cache's own note: of those that
+/// are called the same the smallest, which has no more packages than its variant.
 fn bootstrap() -> std::path::PathBuf {
     let cache = cache_directory();
+    let name = format!("debian bookworm minbase {}", std::env::consts::ARCH);
+    let blob = |note: std::fs::DirEntry| {
+        let text = std::fs::read(note.path()).ok()?;
+        let note: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        let hex = note["blob"].as_str()?.trim_start_matches("sha256:").to_string();
+        (note["name"] == name.as_str()).then_some(Path::new(&cache).join("blobs/sha256").join(hex))
+    };
     let notes = std::fs::read_dir(Path::new(&cache).join("keys")).unwrap();
-    for note in notes {
-        let text = std::fs::read(note.unwrap().path()).unwrap();
-        let Ok(note) = serde_json::from_slice::<serde_json::Value>(&text) else { continue };
-        let name = format!("debian bookworm minbase {}", std::env::consts::ARCH);
-        if note["name"] == name.as_str() {
-            let hex = note["blob"].as_str().unwrap().trim_start_matches("sha256:").to_string();
-            return Path::new(&cache).join("blobs/sha256").join(hex);
-        }
-    }
-    panic!("no bootstrap in {cache}: run tests/run");
+    let blobs = notes.filter_map(|note| blob(note.unwrap()));
+    let sized = blobs.filter_map(|path| Some((path.metadata().ok()?.len(), path)));
+    let (_, path) = sized.min().unwrap_or_else(|| panic!("no bootstrap in {cache}: run tests/run"));
+    path
 }
 
 fn recipe(world: &World, steps: &str) {
@@ -301,6 +303,61 @@ fn name_spaces_keep_to_the_image() {
     let outcome = building.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&outcome.stderr);
     assert!(said.contains("copied: it changed while the image was built"), "{said}");
+}
+
+/// A link in place of `/etc` is followed, so what the machine is called there is no change of the image;
+/// and what means something to overlayfs may be in the cache's path.
+#[test]
+fn the_builders_name_stays_out_of_an_etc_that_is_a_link() {
+    let world = world();
+    std::fs::rename(world.path("cache"), world.path("ca,c:h\\e")).unwrap();
+    recipe(
+        &world,
+        "[[step]]\nrun = \"mv /etc /usr/etc; ln -s usr/etc /etc; echo image >/etc/hostname\"\n\
+         [[step]]\nrun = \"hostname >/name\"\n",
+    );
+    let mut building = command(&world, "build");
+    building.args(["--executor", "namespace"]).env("IMGTOOL_CACHE", world.path("ca,c:h\\e"));
+    let bundle = finish(building).ok().text();
+    world.imgtool(["export", &bundle, "--as", "ext4", "-o", "i.ext4"]).ok();
+    let cat = |path: &str| world.imgtool(["inspect", "cat", "i.ext4", path]).ok().text();
+    assert_eq!((cat("/name"), cat("/usr/etc/hostname")), ("build".into(), "image".into()));
+}
+
+/// What a machine does at its first boot, here as a step: it fails without its repository and leaves no
+/// mark, succeeds with it (knowing the distribution by what it is like), and does nothing any more.
+#[test]
+fn a_first_boot_is_tried_until_it_succeeds() {
+    let world = world();
+    repository_of_ours(&world);
+    let script = r#"
+        done=/var/lib/imgtool/first-boot.done
+        sed -i '/^ID/d' /usr/lib/os-release
+        printf 'ID=ours\nID_LIKE="x debian"\n' >>/usr/lib/os-release
+        mv /srv/repo /srv/later
+        if /usr/lib/imgtool/first-boot; then exit 1; fi
+        test ! -e $done
+        mv /srv/later /srv/repo
+        /usr/lib/imgtool/first-boot
+        test -e $done && test "$(ours)" = ours
+        rm -r /srv/repo
+        /usr/lib/imgtool/first-boot
+        sed -i s/debian/y/ /usr/lib/os-release; rm $done
+        if /usr/lib/imgtool/first-boot 2>/said; then exit 1; fi
+        grep 'no package manager is known for "ours" (like "x y")' /said
+        apt-get clean; rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
+    "#;
+    let before = PACKAGES.split("[[step]]\npackages").next().unwrap();
+    // So it looks as if systemd was there.
+    let systemd = "[[step]]\nwrite = \"/usr/lib/systemd/systemd\"\ncontent = \"\"\n";
+    let step = "[[step]]\nfirst_boot = [\"ours\"]\n";
+    recipe(&world, &format!("{before}{systemd}{step}[[step]]\nrun = '''{script}'''\n"));
+    let bundle = build(&world, &["--executor", "namespace"]).ok().text();
+    world.imgtool(["export", &bundle, "--as", "ext4", "-o", "i.ext4"]).ok();
+    let unit = "/etc/systemd/system/multi-user.target.wants/imgtool-first-boot.service";
+    let unit = world.imgtool(["inspect", "cat", "i.ext4", unit]).ok().text();
+    world.write("first-boot.service", unit.replace("/usr/lib/imgtool/first-boot", "/bin/true"));
+    world.run("systemd-analyze", ["verify", "--man=no", "./first-boot.service"]).ok();
 }
 
 /// A build that is killed leaves no step running.

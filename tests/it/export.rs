@@ -144,6 +144,31 @@ fn an_initramfs_is_read_by_cpio() {
     assert_eq!(world.run("sh", ["-c", &unpack]).ok().text(), "4755 5 6 2");
 }
 
+/// The same names, kinds, modes, owners, times in seconds, targets, links and contents as in the file
+/// system.
+#[test]
+fn a_squashfs_holds_the_same_tree() {
+    let world = World::new();
+    let bundle = bundle(&world);
+    let ext4 = export(&world, &bundle, "ext4");
+    let squashfs = export(&world, &bundle, "squashfs");
+    world.run("unsquashfs", ["-quiet", "-no-progress", "-d", "unpacked", &squashfs]).ok();
+    let list = "find . -mindepth 1 -type d -printf '%p %m %U %G %T@\\n' -o \
+                -printf '%p %y %m %U %G %T@ %n %s %l\\n' | sort | \
+                sed 's/[.][0-9]\\{10\\}/ /'; \
+                find . -type f -exec sha256sum {} + | sort";
+    let unpacked = world.run("sh", ["-c", &format!("cd unpacked; {list}")]).ok().text();
+    let mounted =
+        format!("mkdir m && mount -o loop,ro {ext4} m && cd m && {{ {list}; }}; cd .. && umount m");
+    let mounted = world.run("sh", ["-c", &mounted]).ok().text();
+    let other = |text: &str| text.lines().filter(|l| !l.contains("lost+found")).count();
+    assert!(other(&unpacked) > 15 && unpacked.contains("./bin/tool f 4755 5 6"), "{unpacked}");
+    let ours: Vec<_> = mounted.lines().filter(|l| !l.contains("lost+found")).collect();
+    assert_eq!(unpacked.lines().collect::<Vec<_>>(), ours);
+    let xattr = "import os; print(os.getxattr('unpacked/etc/os-release', 'user.colour'))";
+    assert_eq!(world.run("python3", ["-c", xattr]).ok().text(), "b'red'");
+}
+
 #[test]
 fn what_is_no_image_is_refused() {
     let world = World::new();

@@ -4,6 +4,7 @@ mod api;
 mod build;
 mod container;
 mod debian;
+mod diff;
 mod export;
 mod flatten;
 mod inspect;

@@ -236,7 +236,26 @@ fn a_step_that_can_not_be_done_says_which_and_why() {
     fails("user = \"daemon\"", "/etc/passwd has it already");
     fails("user = \"a\"\nuid = 1", "the number 1 is taken");
     fails("user = \"a\"\ngroups = [\"wheel\"]", "there is no group wheel");
+    fails("first_boot = [\"curl\"]", "the image has neither systemd nor OpenRC to start it");
     fails("service = \"nonesuch\"", "the image has no such unit");
+}
+
+/// A mask is an answer that a later step may take back; one that the image's packages give stays.
+#[test]
+fn a_masked_unit_is_enabled_or_refused() {
+    let world = world();
+    let mask = "[[step]]\nservice = \"webd\"\nstate = \"masked\"\n";
+    recipe(&world, &format!("{mask}[[step]]\nservice = \"webd\"\n"));
+    let bundle = imgtool(&world, "build", &[]).ok().text();
+    world.imgtool(["export", &bundle, "--as", "ext4", "-o", "i.ext4"]).ok();
+    let list = world.imgtool(["inspect", "ls", "i.ext4", "/etc/systemd/system"]).ok().text();
+    assert!(!list.contains("webd.service"), "{list}");
+    let link = "/etc/systemd/system/multi-user.target.wants/webd.service";
+    world.imgtool(["inspect", "stat", "i.ext4", link]).ok();
+    let vendor =
+        "[[step]]\nsymlink = \"/usr/lib/systemd/system/webd.service\"\ntarget = \"/dev/null\"\n";
+    recipe(&world, &format!("{vendor}[[step]]\nservice = \"webd\"\n"));
+    imgtool(&world, "build", &[]).fails(3, "/usr/lib/systemd/system/webd.service masks it");
 }
 
 #[test]
@@ -265,7 +284,12 @@ content = "nameserver 192.0.2.1\n"
 [[step]]
 write = "/var/lib/apt/lists/deb.example_Packages"
 content = "x"
+[[step]]
+write = "/usr/local/bin/made"
+content = "cd HERE/app\n"
 "#;
+    let here = world.path("").canonicalize().unwrap().display().to_string();
+    let steps = &steps.replace("HERE", here.trim_end_matches('/'));
     recipe(&world, steps);
     let outcome = imgtool(&world, "build", &[]);
     assert_eq!(outcome.code, Some(3), "{outcome:#?}");
@@ -278,13 +302,14 @@ content = "x"
         "credentials: /root/.ssh/id_rsa: a private key",
         "world-writable: /srv/all",
         "package-caches: /var/lib/apt/lists/deb.example_Packages",
-        "the image has 8 things in it that should not be given to others",
+        "host-paths: /usr/local/bin/made: it names",
+        "the image has 9 things in it that should not be given to others",
     ];
     for line in expected {
         assert!(outcome.stderr.contains(line), "{line}: {outcome:#?}");
     }
     let some = "[lint]\nallow = [\"machine-id\", \"ssh-host-keys\", \"resolv-conf\", \"passwords\", \
-                \"credentials\", \"world-writable\"]\n";
+                \"credentials\", \"world-writable\", \"host-paths\"]\n";
     recipe(&world, &format!("{some}{steps}"));
     let outcome = imgtool(&world, "build", &[]);
     assert!(outcome.stderr.contains("one thing in it"), "{outcome:#?}");

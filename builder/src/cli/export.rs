@@ -7,7 +7,7 @@ use imgrun::{Progress, Result};
 use imgtool::export::{self, Boot, DISK_UPPER_BYTES, Form};
 use imgtool::recipe::parse_size;
 
-/// Make a disk, an OCI image or an initramfs of an image bundle.
+/// Make a disk, an OCI image, an initramfs or a squashfs of an image bundle.
 ///
 /// Beside it goes FILE.sha256, as `sha256sum -c` reads it. A disk boots by UEFI firmware: partition 1 is the root, 2 holds the kernel, 3 takes what is written. The root itself stays as it is.
 #[derive(clap::Args, Debug)]
@@ -44,6 +44,8 @@ enum FormArg {
     Oci,
     /// An initramfs.
     Cpio,
+    /// A compressed file system that is only read.
+    Squashfs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -63,6 +65,7 @@ impl Args {
             FormArg::Qcow2 => Form::Qcow2,
             FormArg::Oci => Form::Oci,
             FormArg::Cpio => Form::Cpio,
+            FormArg::Squashfs => Form::Squashfs,
         };
         let name = self.file.file_name().unwrap_or_default().to_string_lossy();
         let name = name.strip_suffix(".tar.zst").unwrap_or(&name);

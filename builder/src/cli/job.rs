@@ -88,7 +88,7 @@ impl Job {
         let mut plan = Plan::new(recipe, arch, found.source, kernel, found.agent);
         plan.lock = lock.map(|(_, digest)| digest);
         let mut image = Image::flatten(&plan.layout()?, &self.output, progress)?;
-        lint::check(&mut image, &recipe.allow)?;
+        lint::check(&mut image, &recipe.allow, &lint::host_paths(&self.inputs.recipe))?;
         let packed = pack(&plan, image, &self.output, progress)?;
         finished::remember(&key, &packed, cache)?;
         Ok(packed)

@@ -1,16 +1,4 @@
-//! `oci:`: a repository in a registry, one artifact for each file.
-//!
-//! `oci://HOST[:PORT]/REPOSITORY`. Log-ins, mirrors' file and plain http are those of pulling.
-//!
-//! ```text
-//! tag                  what
-//! _<sha256>            a published file: an artifact with one layer, the file
-//! _metadata-<file>     metadata: likewise
-//! <name>-<version>     an index: the bundle for each architecture
-//! <name>               an index: all versions that are not yanked
-//! ```
-//! The last two are for people and for other tools (`oras pull`, `skopeo copy` take them as they
-//! are); nobody's trust is in them. In their tags `+` is written `_`, and `~` is written `-`.
+//! `oci:`: the writing half of [`imgrun::depot::Artifacts`].
 //!
 //! No registry can create a tag only where there is none. So there is one publisher at a time.
 
@@ -19,14 +7,14 @@ use std::io::Write;
 use std::ops::Range;
 
 use bundle::{Digest, HashingReader, Name, Version};
-use imgrun::catalog::{Entry, METADATA, TARGETS};
-use imgrun::depot::{Depot, check_key};
+use imgrun::catalog::{Entry, METADATA};
+use imgrun::depot::Depot;
+use imgrun::depot::artifacts::{TAG_BYTES_MAX, plain, tag};
 use imgrun::tuf::time;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Body, Listed, Put, Writable};
-use crate::oci::{Access, Blob, OCI_INDEX, OCI_MANIFEST, RegistryReference, Repository};
+use crate::oci::{Access, Blob, OCI_INDEX, OCI_MANIFEST};
 use crate::{Error, Result};
 
 /// What the artifacts are.
@@ -40,56 +28,9 @@ const CREATED: &str = "org.opencontainers.image.created";
 const VERSION: &str = "org.opencontainers.image.version";
 /// Under which key a file is.
 const KEY: &str = "dev.imgtool.key";
-/// A tag is at most this long.
-const TAG_BYTES_MAX: usize = 128;
-
 /// A repository that holds files.
 #[derive(Debug)]
-pub struct Artifacts {
-    title: String,
-    repository: Repository,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    layers: Vec<Layer>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Layer {
-    digest: Digest,
-    size: u64,
-}
-
-/// A file's artifact.
-struct Found {
-    digest: Digest,
-    /// Of the manifest, in bytes.
-    size: usize,
-    layer: Layer,
-    annotations: BTreeMap<String, String>,
-}
-
-/// The tag of the file under `key`.
-fn tag(key: &str) -> Result<String> {
-    check_key(key)?;
-    let target = key.strip_prefix(TARGETS).and_then(|rest| rest.strip_prefix('/'));
-    let tag = match target.and_then(|rest| rest.split_once('.')) {
-        Some((digest, _)) if digest.len() == 64 => format!("_{digest}"),
-        _ => format!("_{}", plain(&key.replace('/', "-"))),
-    };
-    if tag.len() > TAG_BYTES_MAX {
-        return Err(Error::input(format!("{key}: it is too long for a registry")));
-    }
-    Ok(tag)
-}
-
-/// In the alphabet of tags.
-fn plain(text: &str) -> String {
-    text.replace('+', "_").replace('~', "-")
-}
+pub struct Artifacts(imgrun::depot::Artifacts);
 
 impl Artifacts {
     /// At `address`, with the user's log-ins.
@@ -97,30 +38,12 @@ impl Artifacts {
     /// # Errors
     /// [`crate::Class::Usage`] for an address that is none.
     pub fn open(address: &str, access: &Access) -> Result<Self> {
-        let wrong = |why: &str| Error::usage(format!("{address}: {why}"));
-        let name = address.strip_prefix("oci://").unwrap_or(address).trim_end_matches('/');
-        let reference: RegistryReference = name.parse().map_err(|e: String| wrong(&e))?;
-        if reference.digest.is_some() || name.rsplit('/').next().is_some_and(|n| n.contains(':')) {
-            return Err(wrong("a repository is wanted, without tag and digest"));
-        }
-        let repository = Repository::open(&reference, access)?;
-        let title = format!("oci://{}/{}", reference.host, reference.repository);
-        Ok(Artifacts { title, repository })
-    }
-
-    fn find(&self, tag: &str) -> Result<Option<Found>> {
-        let Some((digest, json)) = self.repository.manifest(tag)? else { return Ok(None) };
-        let size = json.len();
-        let wrong = || Error::input(format!("{}: {tag}: it is no file of ours", self.title));
-        let manifest: Manifest = serde_json::from_slice(&json).map_err(|_| wrong())?;
-        let annotations = manifest.annotations;
-        let layer = manifest.layers.into_iter().next().ok_or_else(wrong)?;
-        Ok(Some(Found { digest, size, layer, annotations }))
+        Ok(Artifacts(imgrun::depot::Artifacts::open(address, access)?))
     }
 
     fn put(&self, key: &str, blob: &Blob<'_>, digest: Digest, size: u64) -> Result<()> {
-        self.repository.put_blob(&Digest::of(EMPTY), &Blob::Bytes(EMPTY))?;
-        self.repository.put_blob(&digest, blob)?;
+        self.0.repository().put_blob(&Digest::of(EMPTY), &Blob::Bytes(EMPTY))?;
+        self.0.repository().put_blob(&digest, blob)?;
         let name = key.rsplit('/').next().unwrap_or(key);
         // Without the digest in front, as it was before it was published.
         let title = match name.split_once('.') {
@@ -144,16 +67,16 @@ impl Artifacts {
             "annotations": { KEY: key, CREATED: time::to_text(time::now()) },
         });
         let json = serde_json::to_vec(&manifest).unwrap_or_default();
-        self.repository.put_manifest(&tag(key)?, OCI_MANIFEST, &json)
+        self.0.repository().put_manifest(&tag(key)?, OCI_MANIFEST, &json)
     }
 
-    fn index(&self, tag: &str, entries: &[&Entry]) -> Result<()> {
-        if entries.is_empty() || tag.len() > TAG_BYTES_MAX {
+    fn index(&self, name: &str, entries: &[&Entry]) -> Result<()> {
+        if entries.is_empty() || name.len() > TAG_BYTES_MAX {
             return Ok(());
         }
         let mut manifests: Vec<Value> = Vec::new();
         for entry in entries {
-            let Some(found) = self.find(&self::tag(&entry.key())?)? else { continue };
+            let Some(found) = self.0.find(&tag(&entry.key())?)? else { continue };
             manifests.push(json!({
                 "mediaType": OCI_MANIFEST, "artifactType": ARTIFACT_TYPE,
                 "digest": found.digest, "size": found.size,
@@ -165,28 +88,27 @@ impl Artifacts {
             "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests,
         });
         let json = serde_json::to_vec(&index).unwrap_or_default();
-        self.repository.put_manifest(tag, OCI_INDEX, &json)
+        self.0.repository().put_manifest(name, OCI_INDEX, &json)
     }
 }
 
 impl Depot for Artifacts {
     fn title(&self) -> String {
-        self.title.clone()
+        self.0.title()
     }
 
     fn read(&self, key: &str, range: Range<u64>, out: &mut dyn Write) -> Result<Option<u64>> {
-        let Some(found) = self.find(&tag(key)?)? else { return Ok(None) };
-        self.repository.read_blob(&found.layer.digest, range, out)
+        self.0.read(key, range, out)
     }
 
     fn size(&self, key: &str) -> Result<Option<u64>> {
-        Ok(self.find(&tag(key)?)?.map(|found| found.layer.size))
+        self.0.size(key)
     }
 }
 
 impl Writable for Artifacts {
     fn put_new(&self, key: &str, body: Body<'_>) -> Result<Put> {
-        if self.find(&tag(key)?)?.is_some() {
+        if self.0.find(&tag(key)?)?.is_some() {
             return Ok(Put::Exists);
         }
         match body {
@@ -216,9 +138,9 @@ impl Writable for Artifacts {
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let metadata = prefix.trim_end_matches('/') == METADATA;
         let mut listed = Vec::new();
-        for tag in self.repository.tags()? {
+        for tag in self.0.repository().tags()? {
             let ours = tag.starts_with('_') && tag.starts_with("_metadata-") == metadata;
-            let Some(found) = ours.then(|| self.find(&tag)).transpose()?.flatten() else {
+            let Some(found) = ours.then(|| self.0.find(&tag)).transpose()?.flatten() else {
                 continue;
             };
             let Some(key) = found.annotations.get(KEY).filter(|key| key.starts_with(prefix)) else {
@@ -233,8 +155,8 @@ impl Writable for Artifacts {
     }
 
     fn delete(&self, key: &str) -> Result<()> {
-        match self.find(&tag(key)?)? {
-            Some(found) => self.repository.delete_manifest(&found.digest),
+        match self.0.find(&tag(key)?)? {
+            Some(found) => self.0.repository().delete_manifest(&found.digest),
             None => Ok(()),
         }
     }
@@ -258,20 +180,5 @@ impl Writable for Artifacts {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_key_has_a_tag_of_its_own() {
-        let hex = "a".repeat(64);
-        let long = format!("targets/{hex}.{}-1-x86_64.tar.zst", "n".repeat(64));
-        assert_eq!(tag(&long).unwrap(), format!("_{hex}"));
-        assert_eq!(tag("metadata/5.targets.json").unwrap(), "_metadata-5.targets.json");
-        assert_eq!(plain("6.1+a~b"), "6.1_a-b");
-        assert!(tag("../x").is_err());
     }
 }

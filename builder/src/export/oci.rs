@@ -5,11 +5,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 
 use bundle::{Digest, HashingWriter};
-use ext4::read::Kind as Ext4Kind;
 use imgrun::Stored;
 use serde_json::json;
 
-use super::tree;
 use crate::source::into_error;
 use crate::tar::{Entry, Kind, Writer};
 use crate::{Error, Result};
@@ -83,38 +81,7 @@ fn pack(image: File, layer: &mut File) -> Result<(Digest, Digest, u64)> {
     let stored = HashingWriter::new(layer);
     let encoder = zstd::Encoder::new(stored, COMPRESSION_LEVEL).map_err(about)?;
     let mut tar = Writer::new(HashingWriter::new(encoder));
-    tree::walk(image, |item, reader| {
-        let inode = &item.inode;
-        let kind = match (&item.link_to, inode.kind) {
-            (Some(first), _) => Kind::HardLink(first.clone()),
-            (None, Ext4Kind::File) => Kind::File { size: inode.size },
-            (None, Ext4Kind::Directory) => Kind::Directory,
-            (None, Ext4Kind::Symlink) => {
-                Kind::Symlink(reader.target(inode).map_err(tree::damaged)?)
-            }
-            (None, Ext4Kind::CharDevice { major, minor }) => Kind::CharDevice(major, minor),
-            (None, Ext4Kind::BlockDevice { major, minor }) => Kind::BlockDevice(major, minor),
-            (None, Ext4Kind::Fifo) => Kind::Fifo,
-            // A layer can not hold one, and it means nothing without its server.
-            (None, Ext4Kind::Socket) => return Ok(()),
-        };
-        let entry = Entry {
-            path: if item.path.is_empty() { b".".to_vec() } else { item.path.clone() },
-            mode: inode.mode,
-            uid: inode.uid,
-            gid: inode.gid,
-            mtime: inode.mtime,
-            xattrs: reader.xattrs(inode).map_err(tree::damaged)?,
-            kind,
-        };
-        match entry.kind {
-            Kind::File { .. } => {
-                let content = reader.content(inode).map_err(tree::damaged)?;
-                tar.file(&entry, content).map_err(about)
-            }
-            _ => tar.entry(&entry).map_err(about),
-        }
-    })?;
+    super::tar::write(image, true, &mut tar)?;
     let (encoder, diff_id, _) = tar.finish().map_err(about)?.finish();
     let (_, digest, bytes) = encoder.finish().map_err(about)?.finish();
     Ok((diff_id, digest, bytes))

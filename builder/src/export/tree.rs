@@ -25,21 +25,40 @@ pub(super) fn walk(
     mut each: impl FnMut(&Item, &mut Reader<File>) -> Result<()>,
 ) -> Result<()> {
     let mut reader = Reader::open(image).map_err(damaged)?;
+    let names = names(&mut reader)?;
     let mut walk = Walk::new(reader.root().map_err(damaged)?);
-    let mut seen: HashMap<u32, (Vec<u8>, u16)> = HashMap::new();
+    let mut seen: HashMap<u32, (Vec<u8>, u32)> = HashMap::new();
     while let Some(found) = walk.next(&mut reader).map_err(damaged)? {
         interrupt::check()?;
-        let (path, inode) = (found.path, found.inode);
+        let (path, mut inode) = (found.path, found.inode);
         let (mut link_to, mut more) = (None, false);
-        if inode.links > 1 && inode.kind != Kind::Directory {
-            let (first, names) = seen.entry(inode.number).or_insert_with(|| (path.clone(), 0));
-            *names += 1;
-            link_to = (*names > 1).then(|| first.clone());
-            more = *names < inode.links;
+        if inode.kind != Kind::Directory {
+            let all = names.get(&inode.number).copied().unwrap_or(1);
+            inode.links = u16::try_from(all).unwrap_or(u16::MAX);
+            if all > 1 {
+                let (first, now) = seen.entry(inode.number).or_insert_with(|| (path.clone(), 0));
+                *now += 1;
+                link_to = (*now > 1).then(|| first.clone());
+                more = *now < all;
+            }
         }
         each(&Item { path, inode, link_to, more }, &mut reader)?;
     }
     Ok(())
+}
+
+/// How many names each inode has that has several. What an image says of that may be a lie.
+fn names(reader: &mut Reader<File>) -> Result<HashMap<u32, u32>> {
+    let mut walk = Walk::new(reader.root().map_err(damaged)?);
+    let mut names: HashMap<u32, u32> = HashMap::new();
+    while let Some(found) = walk.next(reader).map_err(damaged)? {
+        interrupt::check()?;
+        if found.inode.kind != Kind::Directory {
+            *names.entry(found.inode.number).or_default() += 1;
+        }
+    }
+    names.retain(|_, names| *names > 1);
+    Ok(names)
 }
 
 pub(super) fn damaged(e: ext4::read::Error) -> Error {

@@ -93,6 +93,11 @@ pub enum Action {
         /// What it is to be.
         state: UnitState,
     },
+    /// Installs packages when a machine starts for the first time.
+    FirstBoot {
+        /// Their names.
+        packages: Vec<String>,
+    },
 }
 
 /// A command to run in the image.
@@ -199,6 +204,7 @@ impl Action {
             Action::Set { .. } => "set",
             Action::User(_) => "user",
             Action::Service { .. } => "service",
+            Action::FirstBoot { .. } => "first_boot",
         }
     }
 
@@ -225,6 +231,7 @@ impl Action {
             }
             Action::User(account) => account.name.clone(),
             Action::Service { unit, .. } => unit.clone(),
+            Action::FirstBoot { packages } => packages.join(" "),
         };
         short(&format!("{} {what}", self.verb()))
     }
@@ -249,6 +256,7 @@ impl Action {
         match &mut action {
             Action::Run(_) | Action::Service { .. } => {}
             Action::Packages(install) => install.packages = all(&install.packages),
+            Action::FirstBoot { packages } => *packages = all(packages),
             Action::Copy { from, to, .. } => {
                 *from = PathBuf::from(variables.fill(&from.to_string_lossy()));
                 *to = fill(to);

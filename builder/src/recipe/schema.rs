@@ -79,10 +79,11 @@ fn value(verb: &str, key: &str) -> Value {
     match (verb, key) {
         (_, "arch") => top("arch"),
         (_, "run" | "remove" | "truncate" | "set") => text_or_list(),
-        (_, "packages" | "secrets" | "groups") => list(text()),
+        (_, "packages" | "first_boot" | "secrets" | "groups") => list(text()),
         (_, "network" | "recommends" | "raw") => json!({ "type": "boolean" }),
         (_, "env") => json!({ "type": "object", "additionalProperties": text() }),
         (_, "timeout") => time(),
+        (_, "home" | "shell") => json!({ "type": "string", "pattern": "^/[^:]*$" }),
         (_, "mode") => json!({ "type": "string", "pattern": "^[0-7]{3,4}$" }),
         (_, "uid") => json!({ "type": "integer", "minimum": 1 }),
         (_, "state") => choice(&["enabled", "disabled", "masked"]),

@@ -23,7 +23,7 @@ const STEPS_MAX: usize = 1000;
 const ID_MAX: i64 = 4_294_967_293;
 
 /// Every verb and the keys that may stand beside it; `arch` may always.
-pub(super) const VERBS: [(&str, &[&str]); 12] = [
+pub(super) const VERBS: [(&str, &[&str]); 13] = [
     ("run", &["network", "secrets", "env", "as", "workdir", "timeout"]),
     ("packages", &["recommends", "network", "timeout"]),
     ("copy", &["to", "mode", "owner"]),
@@ -36,10 +36,11 @@ pub(super) const VERBS: [(&str, &[&str]); 12] = [
     ("set", &["mode", "owner"]),
     ("user", &["uid", "home", "shell", "groups"]),
     ("service", &["state"]),
+    ("first_boot", &[]),
 ];
 
 /// Every key of a step, for hints.
-pub(super) const KEYS: [&str; 29] = [
+pub(super) const KEYS: [&str; 30] = [
     "run",
     "packages",
     "copy",
@@ -52,6 +53,7 @@ pub(super) const KEYS: [&str; 29] = [
     "set",
     "user",
     "service",
+    "first_boot",
     "network",
     "secrets",
     "env",
@@ -205,6 +207,7 @@ impl Reader<'_, '_, '_> {
                 Action::Set { paths: paths?, put }
             }
             "user" => Action::User(self.account()?),
+            "first_boot" => Action::FirstBoot { packages: self.package_names("first_boot")? },
             _ => {
                 let unit = self.get("service", wire::string)?;
                 let unit = self.unit(unit);
@@ -269,9 +272,9 @@ impl Reader<'_, '_, '_> {
         env
     }
 
-    fn install(&mut self) -> Option<Install> {
+    fn package_names(&mut self, key: &'static str) -> Option<Vec<String>> {
         let mut packages = Vec::new();
-        for at in self.strings("packages")? {
+        for at in self.strings(key)? {
             self.check_variables(&at);
             let word = |c: char| c.is_ascii_alphanumeric() || "+-._=~:@{}/<>".contains(c);
             let first = at.value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '{');
@@ -283,13 +286,17 @@ impl Reader<'_, '_, '_> {
             }
         }
         if packages.is_empty() {
-            self.fault("packages", "at least one package is wanted");
+            self.fault(key, "at least one package is wanted");
         }
         // Their order means nothing.
         packages.sort();
         packages.dedup();
+        Some(packages)
+    }
+
+    fn install(&mut self) -> Option<Install> {
         Some(Install {
-            packages,
+            packages: self.package_names("packages")?,
             recommends: self.get("recommends", wire::boolean).unwrap_or(false),
             network: self.get("network", wire::boolean).unwrap_or(true),
             timeout: self.timeout(),
@@ -308,8 +315,21 @@ impl Reader<'_, '_, '_> {
         });
         let groups = self.strings("groups").unwrap_or_default();
         let groups = groups.into_iter().filter_map(|at| self.account_name(at)).collect();
-        let (home, shell) = (self.path_if("home"), self.path_if("shell"));
+        let (home, shell) = (self.passwd_path("home"), self.passwd_path("shell"));
         Some(Account { name: name?, uid, home, shell, groups })
+    }
+
+    /// A path that stands in a line of `passwd(5)`.
+    fn passwd_path(&mut self, key: &'static str) -> Option<String> {
+        let path = self.path_if(key)?;
+        if path.contains(|c: char| c == ':' || c.is_control()) {
+            self.fault(
+                key,
+                "a path without `:` and line breaks is wanted: it goes into /etc/passwd",
+            );
+            return None;
+        }
+        Some(path)
     }
 
     /// What useradd takes: letters, digits, `-` and `_`, no digit or `-` first (`useradd(8)`).

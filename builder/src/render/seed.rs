@@ -21,8 +21,9 @@ const VOLUME: &str = "cidata";
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How lines in a file of public keys begin (sshd(8), "AUTHORIZED_KEYS FILE FORMAT").
 const KEY_TYPES: [&str; 3] = ["ssh-", "ecdsa-sha2-", "sk-"];
-/// All times in it: 2000-01-01. Equal wishes give equal bytes.
+/// All times in it, of the volume and of files: 2000-01-01. Equal wishes give equal bytes.
 const EPOCH: &str = "946684800";
+const DATE: &str = "2000010100000000";
 
 /// Who comes in, and where.
 #[derive(Clone, Debug)]
@@ -73,6 +74,7 @@ pub fn seed(manifest: &Manifest, digest: &Digest, login: &Login, out: &Path) -> 
     let draft = NamedTempFile::new_in(work.path()).map_err(about)?;
     Tool::new("xorriso")
         .args(["-as", "mkisofs", "-quiet", "-volid", VOLUME, "-joliet", "-rational-rock"])
+        .args(["--set_all_file_dates", DATE])
         .arg("-output")
         .arg(draft.path())
         .arg(&tree)

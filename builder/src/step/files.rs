@@ -6,6 +6,7 @@ use crate::recipe::{Action, Content, Put};
 use crate::{Error, Result};
 
 use super::account;
+use super::firstboot;
 use super::host::{HostKind, HostTree};
 use super::unit;
 use super::view::{Body, Bytes, Node, Place, View, shown};
@@ -45,6 +46,7 @@ impl View {
             Action::Set { paths, put } => paths.iter().try_for_each(|path| self.set(path, put)),
             Action::User(account) => account::add(self, account),
             Action::Service { unit, state } => unit::set(self, unit, *state),
+            Action::FirstBoot { packages } => firstboot::set(self, packages),
         }
     }
 

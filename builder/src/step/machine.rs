@@ -24,7 +24,7 @@ use super::upper::{self, Placed};
 use super::{account, layer};
 
 /// Part of a stage's key: raised when a command finds another machine.
-pub(super) const PROCEDURE: u32 = 1;
+pub(super) const PROCEDURE: u32 = 2;
 /// Memory for a command, MiB; what it does not use costs nothing.
 const MEMORY_MIB: u32 = 1024;
 /// Processors, where the host's execute the guest. Under emulation a second one costs more than it

@@ -85,6 +85,8 @@ pub(super) fn run(
         .prefix(".imgtool-")
         .tempdir_in(scratch)
         .map_err(|e| Error::io(scratch.display(), e))?;
+    // `imgtool cache prune` leaves what is locked.
+    let _in_use = lock(work.path()).map_err(|e| Error::io(work.path().display(), e))?;
     order.directory = work.path().to_path_buf();
     for name in ["lower", "upper", "work", "root"] {
         let path = work.path().join(name);
@@ -108,10 +110,19 @@ pub(super) fn run(
         scope.spawn(move || writer.write_all(&text));
         tool.run()
     })?;
+    // A command is root in its space and could write there, too: it says of itself only what its exit
+    // code could have said.
     let ending = serde_json::from_slice(&output.stdout)
-        .map_err(|e| Error::bug("how a command ended").because(e))?;
+        .map_err(|e| Error::guest("the command disturbed what it is run by").because(e))?;
     let disk = tempfile::tempfile_in(scratch).map_err(|e| Error::io(scratch.display(), e))?;
     Ok((ending, todisk::write(&work.path().join("upper"), disk)?))
+}
+
+/// Held until the file is dropped.
+fn lock(directory: &Path) -> std::io::Result<File> {
+    let file = File::open(directory)?;
+    file.lock_shared()?;
+    Ok(file)
 }
 
 impl Order {
@@ -236,16 +247,11 @@ fn enter(order: &Order) -> Result<(), Failed> {
     let root = order.directory.join("root");
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .map_err(at("mounts of our own"))?;
-    let dir = |name: &str| order.directory.join(name).display().to_string();
-    // With attributes of users there are no redirects; and nobody needs the files after a crash.
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={},userxattr,index=off,volatile",
-        dir("lower"),
-        dir("upper"),
-        dir("work")
-    );
-    let options = std::ffi::CString::new(options).unwrap_or_default();
-    mount("overlay", &root, "overlay", MountFlags::empty(), &*options).map_err(at("overlayfs"))?;
+    // From there, because `,` and `:` in a path would mean something else to overlayfs. With attributes
+    // of users there are no redirects; and nobody needs the files after a crash.
+    rustix::process::chdir(&order.directory).map_err(at("the working directory"))?;
+    let options = c"lowerdir=lower,upperdir=upper,workdir=work,userxattr,index=off,volatile";
+    mount("overlay", "root", "overlay", MountFlags::empty(), options).map_err(at("overlayfs"))?;
     // A link of the image leads to what the host has there.
     for name in ["proc", "dev", "run", "tmp"] {
         let found = fs::symlink_metadata(root.join(name)).map_err(io("a mount point"))?;

@@ -21,7 +21,7 @@ use super::view::View;
 use super::{base, packages, upper};
 
 /// Part of every key: raised when the same steps begin to give other layers.
-const PROCEDURE: u32 = 1;
+const PROCEDURE: u32 = 2;
 
 /// All that is done to a recipe's source, in order.
 #[derive(Clone, Debug)]

@@ -38,7 +38,11 @@ pub(super) fn set(view: &mut View, unit: &str, state: UnitState) -> Result<()> {
         return openrc(view, name, state);
     }
     match state {
-        UnitState::Enabled => enable(view, unit),
+        UnitState::Enabled => {
+            // `systemctl enable` would leave it masked, and with that never started.
+            unmask(view, unit)?;
+            enable(view, unit)
+        }
         UnitState::Disabled => {
             known(view, unit)?;
             disable(view, unit)
@@ -59,6 +63,22 @@ fn openrc(view: &mut View, name: &str, state: UnitState) -> Result<()> {
     if place.node.is_some() { view.remove(&place.path) } else { Ok(()) }
 }
 
+/// Whether there is a link to nothing in place of a unit's file.
+fn is_masked(view: &mut View, path: &str) -> Result<bool> {
+    let node = view.place(path, false)?.node;
+    Ok(matches!(node, Some(Node { body: Body::Symlink(target), .. }) if target == b"/dev/null"))
+}
+
+/// Removes the administrator's mask.
+fn unmask(view: &mut View, unit: &str) -> Result<()> {
+    let own = format!("{OWN_DIR}/{unit}");
+    if !is_masked(view, &own)? {
+        return Ok(());
+    }
+    let place = view.place(&own, false)?;
+    view.remove(&place.path)
+}
+
 /// The file of a unit: that of its template where it is an instance.
 fn find(view: &mut View, unit: &str) -> Result<Option<String>> {
     let template = unit.split_once('@').and_then(|(name, rest)| {
@@ -68,7 +88,8 @@ fn find(view: &mut View, unit: &str) -> Result<Option<String>> {
     for name in [Some(unit.to_string()), template].into_iter().flatten() {
         for dir in UNIT_DIRS {
             let path = format!("{dir}/{name}");
-            if view.place(&path, true)?.node.is_some() {
+            // A mask leads to /dev/null, which images need not have.
+            if view.place(&path, true)?.node.is_some() || is_masked(view, &path)? {
                 return Ok(Some(path));
             }
         }
@@ -94,6 +115,10 @@ fn enable(view: &mut View, unit: &str) -> Result<()> {
             return Err(Error::input(format!("service {unit}: it brings too many others along")));
         }
         let path = known(view, &unit)?;
+        if is_masked(view, &path)? {
+            return Err(Error::input(format!("service {unit}: {path} masks it"))
+                .hint("a step `remove` before this one takes the mask away"));
+        }
         let text = view.read(&path)?.unwrap_or_default();
         let install = parse(&String::from_utf8_lossy(&text));
         let unit_name = match (&install.default_instance, unit.split_once("@.")) {

@@ -24,7 +24,7 @@ use crate::tar::{Entry, Kind};
 use crate::{Error, Result};
 
 use super::layer::{self, Tar};
-use super::view::shown;
+use super::view::{View, shown};
 
 /// Where the agent puts the upper directory on the disk.
 const UPPER_DIR: &[u8] = b"/upper";
@@ -36,6 +36,7 @@ const REFUSED: [&[u8]; 2] = [b"trusted.overlay.redirect", b"trusted.overlay.meta
 /// Identities of one machine: empty, systemd makes a new one at the first boot.
 const EMPTIED: [&[u8]; 1] = [b"etc/machine-id"];
 const LEFT_OUT: [&[u8]; 1] = [b"var/lib/dbus/machine-id"];
+const ETC: &[u8] = b"etc";
 /// Files that are looked into are at most this long.
 const PLACED_BYTES_MAX: u64 = 64 << 10;
 
@@ -56,10 +57,15 @@ pub(super) fn write(
     epoch: u64,
     tar: &mut Tar,
 ) -> Result<()> {
+    // The agent writes through an `/etc` that is a link.
+    let mut view = View::new(Reader::open(base).map_err(damaged)?, None);
+    let etc = view.place("/etc", true).map_or(ETC.to_vec(), |place| place.path);
+    let (_, base) = view.into_parts();
     let mut upper = Upper {
         disk: Reader::open(upper).map_err(damaged)?,
-        base: Reader::open(base).map_err(damaged)?,
-        placed,
+        base,
+        placed: placed.iter().map(|p| (within(&etc, p.path.as_bytes()), &p.content[..])).collect(),
+        emptied: EMPTIED.iter().map(|path| within(&etc, path)).collect(),
         epoch: i64::try_from(epoch).unwrap_or(i64::MAX),
         first_names: HashMap::new(),
     };
@@ -74,10 +80,20 @@ pub(super) fn write(
     Ok(())
 }
 
+/// A path below `/etc` with the place where that is.
+fn within(etc: &[u8], path: &[u8]) -> Vec<u8> {
+    match path.strip_prefix(ETC) {
+        Some(rest) => [etc, rest].concat(),
+        None => path.to_vec(),
+    }
+}
+
 struct Upper<'p> {
     disk: Reader<File>,
     base: Reader<File>,
-    placed: &'p [Placed],
+    /// Paths and contents.
+    placed: Vec<(Vec<u8>, &'p [u8])>,
+    emptied: Vec<Vec<u8>>,
     epoch: i64,
     /// The first name of each file that has several.
     first_names: HashMap<u32, Vec<u8>>,
@@ -106,15 +122,15 @@ impl Upper<'_> {
         {
             return Ok(true);
         }
-        let placed = self.placed.iter().find(|placed| placed.path.as_bytes() == path);
-        let Some(placed) = placed else { return Ok(false) };
+        let placed = self.placed.iter().find(|(placed, _)| placed == path);
+        let Some((_, placed)) = placed else { return Ok(false) };
         if found.inode.kind != BaseKind::File || found.inode.size > PLACED_BYTES_MAX {
             return Ok(false);
         }
         let mut content = vec![0; found.inode.size as usize];
         let mut reader = self.disk.content(&found.inode).map_err(damaged)?;
         reader.fill(&mut content).map_err(damaged)?;
-        Ok(content == placed.content)
+        Ok(content == *placed)
     }
 
     /// The paths that make a difference. A directory does where something in it does, or it is new
@@ -191,7 +207,7 @@ impl Upper<'_> {
             self.first_names.insert(inode.number, path.to_vec());
         }
         match inode.kind {
-            BaseKind::File if EMPTIED.contains(&path) => {
+            BaseKind::File if self.emptied.iter().any(|p| p == path) => {
                 tar.entry(&entry(Kind::File { size: 0 })).map_err(about)
             }
             BaseKind::File => {

@@ -1,6 +1,7 @@
 //! One contract for all stores, on real servers.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Barrier;
 
 use imgrun::depot::{Depot, Http, open_bucket};
@@ -8,7 +9,7 @@ use imgrun::{Class, Progress, Unit};
 use imgtool::depot::probe::{Verdict, probe};
 use imgtool::depot::{self, Artifacts, Body, Bucket, Login, Put, Writable};
 
-use imgtool::oci::Access;
+use imgtool::oci::{Access, Registries};
 
 use crate::servers::{LOGIN, Server};
 use crate::world::{World, finish};
@@ -196,6 +197,32 @@ fn a_bucket_that_overwrites_is_refused_unless_there_is_one_writer() {
     imgtool(&["catalog", "verify", &store, "--deep"]).ok();
 }
 
+/// Keys also come from a section of AWS's own files. s3rver knows one key only.
+#[test]
+fn a_profile_says_who_one_is() {
+    let world = World::new();
+    let server = Server::s3rver(&world.path("buckets"));
+    server.make_bucket("images");
+    let [(_, id), (_, secret)] = LOGIN;
+    let section = |name: &str, id: &str| {
+        format!("[{name}]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")
+    };
+    let credentials = world.path("credentials");
+    fs::write(&credentials, section("house", id) + &section("other", "nobody")).unwrap();
+    world.imgtool(["key", "new", "me", "--no-passphrase"]).ok();
+    let init = |profile: &str| {
+        let store = format!("{}&profile={profile}", server.bucket("images"));
+        let mut command = world.command();
+        command.args(["catalog", "init", &store, "--key", "me", "--single-writer"]);
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        command.env("AWS_SHARED_CREDENTIALS_FILE", &credentials);
+        command.env("AWS_CONFIG_FILE", world.path("none"));
+        finish(&mut command)
+    };
+    assert!(!init("other").output.status.success());
+    init("house").ok();
+}
+
 /// What looks right to one writer and loses a race of many is found out, too.
 #[test]
 fn a_bucket_that_loses_races_is_refused() {
@@ -216,6 +243,22 @@ fn a_registry_keeps_the_contract_but_for_one_writer() {
     let depot = Artifacts::open(&address, &Access::default()).unwrap();
     writes(&world, &depot, false);
     assert!(matches!(probe(&depot).unwrap(), Verdict::Broken(_)));
+    // As a host reads it: through a mirror, and from the registry itself.
+    let mirror = Server::registry(&world.path("registry"));
+    let registries = format!(
+        "[host.\"127.0.0.1:{}\"]\nmirrors = [\"127.0.0.1:{}\"]\n",
+        server.port, mirror.port
+    );
+    let registries = Registries::parse(&registries, Path::new("registries.toml")).unwrap();
+    let access = Access { registries, ..Access::default() };
+    depot.put_new("targets/read", Body::Bytes(b"0123456789")).unwrap();
+    let ways = imgrun::depot::Artifacts::ways(&address, &access).unwrap();
+    let titles: Vec<String> = ways.iter().map(|way| way.title()).collect();
+    assert_eq!(titles, [format!("{address} by 127.0.0.1:{}", mirror.port), address]);
+    for way in &ways {
+        reads(way, "targets/read", b"0123456789");
+        assert!(way.sends_parts());
+    }
 }
 
 /// An upload that was cut goes on: it is completed, and no second one is begun. (Parts that are there

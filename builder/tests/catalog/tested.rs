@@ -136,4 +136,8 @@ fn what_was_published_untested_can_be_tested_later() {
     sign(&world, "keys", "me", &image, result(&image, digest));
     let text = world.imgtool(["diff".as_ref(), image.as_os_str(), image.as_os_str()]).ok().text();
     assert!(text.contains("boot: 1234 ms, tcg -> 1234 ms, tcg"), "{text}");
+    let diff = ["diff".as_ref(), image.as_os_str(), image.as_os_str(), "--json".as_ref()];
+    let json = world.imgtool(diff).ok().json();
+    assert_eq!(json["old"]["boot"]["ms"], 1234, "{json:#}");
+    assert_eq!(json["new"]["boot"]["accel"], "tcg", "{json:#}");
 }

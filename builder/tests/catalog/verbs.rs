@@ -58,6 +58,19 @@ fn from_a_key_to_a_pruned_catalog() {
     world.imgtool(["catalog", "verify", &store, "--deep"]).ok();
 }
 
+/// The catalog.json at the top of the repository is, byte for byte, what publishing nothing writes.
+#[test]
+fn an_empty_catalog_is_the_one_at_the_top() {
+    let world = World::new();
+    let store = world.store("s");
+    world.init(&store);
+    let files: Vec<_> = fs::read_dir(world.path("s/targets")).unwrap().flatten().collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert!(files[0].file_name().to_str().unwrap().ends_with(".catalog.json"));
+    let top = concat!(env!("CARGO_MANIFEST_DIR"), "/../catalog.json");
+    assert_eq!(fs::read(files[0].path()).unwrap(), fs::read(top).unwrap());
+}
+
 /// x86_64 today, aarch64 an hour later from another machine.
 #[test]
 fn architectures_of_one_version_are_merged() {

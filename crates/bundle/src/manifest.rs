@@ -138,6 +138,8 @@ pub enum Database {
     Dpkg,
     /// Alpine's: `/lib/apk/db/installed`.
     Apk,
+    /// That of Fedora, Red Hat and others: `/usr/lib/sysimage/rpm/rpmdb.sqlite`.
+    Rpm,
 }
 
 /// A file inside a bundle.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bundle::{Arch, Kind};
 use imgrun::feed::{Feed, Flags};
 use imgrun::oci::{Access, Reference};
-use imgrun::offer::Offer;
+use imgrun::offer::{self, Offer};
 use imgrun::pull::{Options, Pulled, Wanted, kernel_of, parse_rate};
 use imgrun::{Cancel, Error, Imported, Progress, Result, Store, Unit, container};
 use serde_json::{Value, json};
@@ -41,8 +41,8 @@ pub(super) struct Args {
 /// Which catalogs, and how fast. Also for other verbs.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct SourceArgs {
-    /// Ask this depot instead of the configured ones: file:DIR, http://…, https://…, s3://…; several
-    /// are asked in order
+    /// Ask this depot instead of the configured ones: file:DIR, http://…, https://…, s3://…, oci://…;
+    /// several are asked in order
     #[arg(long, value_name = "DEPOT")]
     from: Vec<String>,
     /// The root.json that the owner of the catalog in --from gave you; needed once
@@ -100,10 +100,12 @@ Catalogs are listed in $IMGRUN_CATALOGS, else ~/.config/imgrun/catalogs.toml, el
     \"https://images.example\",
     \"file:/srv/mirror\",
     \"s3://bucket/prefix?endpoint=https://s3.example&region=auto\",
+    \"oci://registry.example/team/images\",
   ]
 
 Buckets are read with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or without a
-log-in where they are public.";
+log-in where they are public. Registries are read with the log-ins of docker and podman, by the
+mirrors that ~/.config/imgtool/registries.toml names (imgrun run --help).";
 
 impl SourceArgs {
     /// Whether a catalog was named.
@@ -160,6 +162,9 @@ impl Args {
                 Named::Bundle(wanted) => wanted,
                 Named::Container(image) => {
                     self.check_flags()?;
+                    if Feed::is_any_known()? {
+                        offer::default_kernel(store, self.arch, progress, cancel)?;
+                    }
                     let access = Access::of_user(None, false)?;
                     let made = container::pull(store, image, self.arch, &access, progress, cancel)?;
                     all.push(Here::Made(made));

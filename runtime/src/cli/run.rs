@@ -209,8 +209,12 @@ impl Args {
         let store = shell.store().await?;
         let (stem, intent, _hold) = match &self.from {
             Some(from) => {
+                let snapshot = Snapshot::get(&store, from)?;
+                if let Some(image) = store.by_digest(snapshot.about.intent.image)? {
+                    configure(&image, is_given, &mut exec)?;
+                }
                 let command = is_given.then(|| keep(exec));
-                (from.clone(), self.begin(&Snapshot::get(&store, from)?, command)?, None)
+                (from.clone(), self.begin(&snapshot, command)?, None)
             }
             None => {
                 let (spec, image, kernel, hold) = self.prepare(shell).await?;
@@ -289,10 +293,14 @@ impl Args {
         let store = shell.store().await?;
         if let Some(from) = &self.from {
             let snapshot = Snapshot::get(&store, from)?;
+            let intent = &snapshot.about.intent;
+            if let Some(image) = store.by_digest(intent.image)? {
+                configure(&image, is_given, exec)?;
+            }
             let limit = self.boot_timeout.unwrap_or(boot_max(snapshot.accel()?));
             let machine = snapshot.start(&store, self.hostname.as_ref(), &self.port, limit);
             let machine = shell.unless_interrupted(machine).await?;
-            return Ok((machine, base(&snapshot.about.intent), None));
+            return Ok((machine, base(intent), None));
         }
         let (spec, image, kernel, hold) = self.prepare(shell).await?;
         configure(&image, is_given, exec)?;

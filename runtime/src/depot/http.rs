@@ -12,10 +12,10 @@ use std::time::{Duration, Instant, SystemTime};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
-use tokio::runtime::Runtime;
 
 use super::s3::Signer;
 use super::{Depot, check_key};
+use crate::patience::Loop;
 use crate::retry::{Failure, Tries, retry_after};
 use crate::{Error, Progress, Result};
 
@@ -40,26 +40,6 @@ pub struct Http {
     signer: Option<Signer>,
     /// It has sent a whole file where a part was asked for.
     whole_only: Arc<AtomicBool>,
-}
-
-/// An event loop that can be dropped anywhere: tokio's own waits for its threads (names are looked up
-/// on one), which is forbidden within asynchronous code.
-#[derive(Debug)]
-struct Loop(Option<Runtime>);
-
-impl Loop {
-    fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let runtime = self.0.as_ref().ok_or_else(|| Error::bug("the event loop has ended"))?;
-        runtime.block_on(work)
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 /// What is asked for.
@@ -98,12 +78,8 @@ impl Http {
             .redirect(redirect::Policy::custom(follow))
             .build()
             .map_err(|e| Error::host("start a web client").because(e))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Error::host("start an asynchronous runtime").because(e))?;
-        let whole_only = Arc::default();
-        Ok(Http { base, client, runtime: Arc::new(Loop(Some(runtime))), signer, whole_only })
+        let runtime = Arc::new(Loop::start()?);
+        Ok(Http { base, client, runtime, signer, whole_only: Arc::default() })
     }
 
     fn url(&self, key: &str) -> Result<Url> {
@@ -225,7 +201,7 @@ impl Http {
         if range.is_empty() {
             return Ok(self.size(key)?.map(|_| 0));
         }
-        self.runtime.block_on(async {
+        self.runtime.get()?.block_on(async {
             loop {
                 let before = at;
                 match self.copy(&url, &mut at, range.end, whole, out).await {
@@ -282,7 +258,7 @@ impl Depot for Http {
 
     fn size(&self, key: &str) -> Result<Option<u64>> {
         let url = self.url(key)?;
-        self.runtime.block_on(async {
+        self.runtime.get()?.block_on(async {
             let mut tries = Tries::default();
             let response = loop {
                 match self.send(&url, Ask::Head).await {

@@ -4,6 +4,7 @@
 //! all that a host needs; writing is the builder's. (The [`Store`](crate::Store) is what this host
 //! has taken in; a depot is where it comes from.)
 
+pub mod artifacts;
 mod chunked;
 mod directory;
 mod http;
@@ -13,8 +14,10 @@ use std::fmt::Debug;
 use std::io::Write;
 use std::ops::Range;
 
+use crate::oci::Access;
 use crate::{Error, Result};
 
+pub use artifacts::Artifacts;
 pub use chunked::{Chunked, chunks_key, frames_key};
 pub use directory::Directory;
 pub use http::Http;
@@ -96,25 +99,39 @@ pub fn check_key(key: &str) -> Result<()> {
 }
 
 /// Opens the reading half of the depot at `address`: `file:/dir`, `http://…`, `https://…`,
-/// `s3://…`.
+/// `s3://…`, `oci://…`.
 ///
 /// # Errors
 /// [`crate::Class::Usage`] for another address, and where no client can be made.
 pub fn open(address: &str) -> Result<Box<dyn Depot>> {
-    let chunked =
-        |depot: Box<dyn Depot>| -> Result<Box<dyn Depot>> { Ok(Box::new(Chunked::new(depot))) };
+    let mut ways = ways(address)?;
+    ways.pop().ok_or_else(|| Error::bug(format!("{address}: no way leads there")))
+}
+
+/// All ways to the depot at `address`, in the order in which to ask: the mirrors that this host knows
+/// of a registry, and last what [`open`] gives.
+///
+/// # Errors
+/// As [`open`].
+pub fn ways(address: &str) -> Result<Vec<Box<dyn Depot>>> {
+    let one = |depot: Box<dyn Depot>| -> Result<Vec<Box<dyn Depot>>> { Ok(vec![chunked(depot)]) };
     if let Some(path) = address.strip_prefix("file:") {
-        return chunked(Box::new(Directory::new(path)?));
+        return one(Box::new(Directory::new(path)?));
     }
     if address.starts_with("http://") || address.starts_with("https://") {
-        return chunked(Box::new(Http::new(address)?));
+        return one(Box::new(Http::new(address)?));
     }
     if address.starts_with("s3:") {
-        return chunked(Box::new(s3::open_bucket(address, None)?));
+        return one(Box::new(s3::open_bucket(address, None)?));
     }
-    let error = Error::usage(format!("{address}: it is no file:, http:, https: or s3: address"));
-    Err(match address.starts_with("oci:") {
-        true => error.hint("imgrun does not read registries yet"),
-        false => error,
-    })
+    if address.starts_with("oci://") {
+        let ways = Artifacts::ways(address, &Access::of_user(None, false)?)?;
+        return Ok(ways.into_iter().map(|way| chunked(Box::new(way))).collect());
+    }
+    Err(Error::usage(format!("{address}: it is no file:, http:, https:, s3: or oci: address"))
+        .hint("file:DIRECTORY, https://HOST/PATH, s3://BUCKET/PREFIX or oci://REGISTRY/REPOSITORY"))
+}
+
+fn chunked(depot: Box<dyn Depot>) -> Box<dyn Depot> {
+    Box::new(Chunked::new(depot))
 }

@@ -81,3 +81,106 @@ impl Guest {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use agent::{Ack, Decoder, FromHost, HostEvent, InitKind, Restored, Shutdown};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    /// An agent that has been greeted, and what the host made of that.
+    async fn greeted(keep: Option<Kept>) -> (DuplexStream, Guest, Option<Running>) {
+        let (host, mut agent) = tokio::io::duplex(1 << 20);
+        let greet = Guest::greet_copy(host, keep);
+        let answer = async {
+            let (mut wire, mut buffer) = (FromHost::new(), vec![0; 4096]);
+            let n = agent.read(&mut buffer).await.unwrap();
+            let Some(HostEvent::Hello(hello)) = wire.feed(&mut &buffer[..n]).unwrap() else {
+                panic!("no greeting");
+            };
+            assert_eq!(hello.keep, keep.map(|kept| kept.channel));
+            let ack = Ack {
+                nonce: hello.nonce,
+                protocol: 1,
+                protocol_min: 1,
+                protocol_max: 1,
+                version: "test".into(),
+                init: InitKind::Agent,
+                restores: true,
+            };
+            agent.write_all(&ack.encode()).await.unwrap();
+        };
+        let (guest, ()) = tokio::join!(greet, answer);
+        let (guest, command) = guest.unwrap();
+        (agent, guest, command)
+    }
+
+    /// The next message of the host's.
+    async fn next(agent: &mut DuplexStream) -> Message {
+        let mut decoder = Decoder::new();
+        loop {
+            let byte = [agent.read_u8().await.unwrap()];
+            if let Some(frame) = decoder.feed(&mut &byte[..]).unwrap() {
+                return Message::decode(frame).unwrap();
+            }
+        }
+    }
+
+    async fn say(agent: &mut DuplexStream, channel: u32, message: &Message) {
+        let mut bytes = Vec::new();
+        message.encode(channel, &mut bytes).unwrap();
+        agent.write_all(&bytes).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quiet_is_quiet_and_what_came_before_is_heard() {
+        let (mut agent, guest, _) = greeted(None).await;
+        assert!(guest.quiet().await.unwrap_err().to_string().contains("does not answer"));
+        let Message::Ping { .. } = next(&mut agent).await else { panic!("no ping") };
+        let answer = async {
+            let Message::Ping { token } = next(&mut agent).await else { panic!("no ping") };
+            say(&mut agent, CHANNEL_CONTROL, &Message::Pong { token }).await;
+        };
+        let (quiet, ()) = tokio::join!(guest.quiet(), answer);
+        let quiet = quiet.unwrap();
+        guest.ask_shutdown().unwrap();
+        let heard = tokio::time::timeout(Duration::from_secs(3600), next(&mut agent)).await;
+        assert!(heard.is_err(), "{heard:?}");
+        drop(quiet);
+        assert_eq!(next(&mut agent).await, Message::Shutdown(Shutdown::PowerOff));
+    }
+
+    #[tokio::test]
+    async fn a_copy_without_an_identity_is_nobodys() {
+        let kept = Kept { channel: 7, pid: 70 };
+        for (answer, words) in [
+            (Restored { kept: true, failure: Some("no seed".into()) }, Some("no seed")),
+            (Restored { kept: false, failure: None }, Some("its command ended")),
+            (Restored { kept: true, failure: None }, None),
+        ] {
+            let (mut agent, guest, command) = greeted(Some(kept)).await;
+            let mut command = command.expect("the command");
+            let identity = Identity::fresh(&Hostname::from_name("copy"), true).unwrap();
+            let agent = async {
+                let Message::Restore(restore) = next(&mut agent).await else { panic!("another") };
+                assert_eq!(restore.hostname, "copy");
+                assert!(restore.mac.is_some_and(|mac| mac.starts_with(&MAC_PREFIX)));
+                say(&mut agent, CHANNEL_CONTROL, &Message::Restored(answer)).await;
+                let more = Message::Data(agent::Stream::Stdout, b"more".to_vec());
+                say(&mut agent, kept.channel, &more).await;
+                agent
+            };
+            let (assumed, _agent) = tokio::join!(guest.assume(identity, true), agent);
+            match words {
+                Some(words) => assert!(assumed.unwrap_err().to_string().contains(words)),
+                None => {
+                    assumed.unwrap();
+                    assert_eq!(command.stdout.read().await.unwrap(), Some(b"more".to_vec()));
+                }
+            }
+        }
+    }
+}

@@ -355,9 +355,11 @@ impl Kept {
         let has_disk = self.upper().exists();
         // Without a disk it was never started.
         let was_started = has_disk || disk::draft(&self.upper()).exists();
-        // Where it was to begin is gone with who wanted it.
-        let begin = self.intent.begin.as_ref();
-        let lost = begin.is_some_and(|begin| !has_disk && !begin.snapshot.exists());
+        // Where it was to begin is gone with who was forking. A snapshot with a name is somebody's
+        // to remove, and a machine that was to begin there says so when it is started.
+        let begin = self.intent.begin.as_ref().map(|begin| &begin.snapshot);
+        let is_draft = |from: &&PathBuf| from.starts_with(&self.staging);
+        let lost = !has_disk && begin.filter(is_draft).is_some_and(|from| !from.exists());
         self.intent.remove && was_started || lost
     }
 

@@ -1,7 +1,7 @@
 //! A machine that goes on from where another was saved.
 //!
 //! ```text
-//! copy the disk -> start the VMM with the saved memory -> state -> go on -> greet -> identity
+//! start the VMM with the saved memory | copy the disk -> state -> go on -> greet -> identity
 //! ```
 //! Nobody gets a session before the last of these: what two copies share until then is seen by
 //! nobody. The disk has its name only from then on, too.
@@ -49,12 +49,14 @@ impl Machine {
         check_memory(spec)?;
         let began = Instant::now();
         let draft = Upper { path: disk::draft(&upper.path), kept: upper.kept };
-        copy_disk(&origin.dir.join(UPPER), &draft.path).await?;
-        let durable = durable(&draft);
+        let disk = begin_disk(&origin.dir.join(UPPER), &draft.path)?;
         let state = origin.dir.join(STATE);
         let state = File::open(&state).map_err(|e| Error::io(state.display(), e))?;
         let launch = vmm::relaunch(spec, &draft, &origin.dir.join(MEMORY));
         let mut vmm = Vmm::start(&launch, spec, None, log)?;
+        // While the VMM starts: it only looks at how long the disk is.
+        let disk = blocking(move || disk.update().map(|()| disk)).await?;
+        let durable = durable(disk, upper.kept);
         let loaded = load(&mut vmm, &state, &origin.vmm).await;
         if let Err(e) = loaded {
             return Err(vmm.explain(e).await);
@@ -96,32 +98,21 @@ async fn load(vmm: &mut Vmm, state: &File, saved_by: &str) -> Result<()> {
 }
 
 /// Brings a disk that stays to the host's own, while the machine starts: under its name it is whole.
-fn durable(disk: &Upper) -> impl Future<Output = Result<()>> {
-    let disk = disk.clone();
-    let sync = blocking(move || {
-        if !disk.kept {
-            return Ok(());
-        }
-        let file = File::open(&disk.path).and_then(|file| file.sync_all());
-        file.map_err(|e| Error::io(disk.path.display(), e))
-    });
+fn durable(disk: Replica, kept: bool) -> impl Future<Output = Result<()>> {
+    let sync = blocking(move || if kept { disk.sync() } else { Ok(()) });
     // A task begins at once.
     let task = tokio::task::spawn(sync);
     async { task.await.unwrap_or_else(|e| Err(Error::host("a task").because(e))) }
 }
 
-/// A disk of its own for the copy. What a start that was killed left is no disk yet.
-async fn copy_disk(from: &Path, to: &Path) -> Result<()> {
-    let (from, to) = (from.to_path_buf(), to.to_path_buf());
-    blocking(move || {
-        match fs::remove_file(&to) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(to.display(), e));
-            }
-            _ => {}
+/// A disk of its own for the copy, still empty. What a start that was killed left is no disk yet.
+fn begin_disk(from: &Path, to: &Path) -> Result<Replica> {
+    match fs::remove_file(to) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io(to.display(), e));
         }
-        let from = File::open(&from).map_err(|e| Error::io(from.display(), e))?;
-        Replica::create(from, &to).map(drop)
-    })
-    .await
+        _ => {}
+    }
+    let from = File::open(from).map_err(|e| Error::io(from.display(), e))?;
+    Replica::begin(from, to)
 }

@@ -62,6 +62,7 @@ impl Machine {
         let state = state.map_err(|e| Error::io(path.display(), e))?;
         let copies = self.copy(into).await?;
         let mut monitor = self.monitor.lock().await;
+        monitor.unbridle().await?;
         monitor.take_file(state.as_fd()).await?;
         let vmm = monitor.version().await?;
         // Bytes that arrived while the machine stands still would change its memory.

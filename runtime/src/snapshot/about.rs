@@ -69,14 +69,21 @@ impl About {
     /// `Input` where it is damaged, or a newer imgrun wrote it.
     pub(super) fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(ABOUT);
-        let failed = |e| Error::io(path.display(), e);
         let text = match path.metadata() {
             Ok(metadata) if metadata.len() > ABOUT_BYTES_MAX => {
                 return Err(Error::input(format!("{}: too long", path.display())));
             }
-            Ok(_) => fs::read(&path).map_err(failed)?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !dir.exists() => return Ok(None),
-            Err(e) => return Err(Error::input(path.display().to_string()).because(e)),
+            Ok(_) => fs::read(&path),
+            Err(e) => Err(e),
+        };
+        let text = match text {
+            Ok(text) => text,
+            // It was never there, or is being removed.
+            Err(_) if !dir.exists() => return Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::input(path.display().to_string()).because(e));
+            }
+            Err(e) => return Err(Error::io(path.display(), e)),
         };
         let digest = fs::read_to_string(dir.join(ABOUT_DIGEST)).unwrap_or_default();
         if digest.split_whitespace().next() != Some(&Digest::of(&text).hex()) {

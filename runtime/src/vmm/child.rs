@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
+use super::confine::Confinement;
 use super::{
     GUARD_IN_FD, GUARD_OUT_FD, Launch, MEMORY_FD, MONITOR_FD, Place, Request, Vmm, hybrid,
 };
@@ -93,14 +94,14 @@ impl Child {
             }
         };
         let parent = getpid();
+        let mut confinement = Confinement::new(launch)?;
         let prepare = move || {
             for (end, number) in &numbered {
                 // SAFETY: `dup2` takes the number whether it is open or not, and nothing closes it.
                 let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(*number) });
                 rustix::io::dup2(end, &mut place)?;
             }
-            // No program that it executes, were it to, has more rights than it.
-            rustix::thread::set_no_new_privs(true)?;
+            confinement.enter()?;
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // We may have died before the request was in place.
             if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }

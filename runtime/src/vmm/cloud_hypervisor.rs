@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{AGENT_SOCKET, API_SOCKET, GUEST_CID, Launch, Place, Request, Vmm};
+use super::{AGENT_SOCKET, API_SOCKET, GUEST_CID, Launch, Place, Request, Vmm, reach};
 use crate::{Spec, Upper};
 
 /// The program.
@@ -38,6 +38,7 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Upper>, directory: &Path) -> La
         vmm: Vmm::CloudHypervisor,
         program: BINARY.to_string(),
         args,
+        reach: reach(spec, upper),
         place: Some(Place { directory, config: None }),
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{AGENT_SOCKET, API_SOCKET, CONFIG_FILE, GUEST_CID, Launch, Place, Request, Vmm};
+use super::{AGENT_SOCKET, API_SOCKET, CONFIG_FILE, GUEST_CID, Launch, Place, Request, Vmm, reach};
 use crate::{Spec, Upper};
 
 /// The program.
@@ -45,6 +45,7 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Upper>, directory: &Path) -> La
         vmm: Vmm::Firecracker,
         program: BINARY.to_string(),
         args: args.map(str::to_string).to_vec(),
+        reach: reach(spec, upper),
         place: Some(Place {
             directory: directory.to_path_buf(),
             config: Some(format!("{:#}\n", config(spec, upper))),

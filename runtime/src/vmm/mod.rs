@@ -10,6 +10,7 @@ mod api;
 mod child;
 mod choose;
 mod cloud_hypervisor;
+mod confine;
 pub(crate) mod firecracker;
 mod hybrid;
 mod monitor;
@@ -20,12 +21,14 @@ use std::path::{Path, PathBuf};
 
 use bundle::Arch;
 
-use crate::{Spec, Upper};
+use crate::{Accel, Network, Spec, Upper};
 
 pub(crate) use api::Request;
 pub(crate) use child::{Child, Ends};
 pub(crate) use choose::fits;
 pub use choose::{VmmChoice, choose};
+pub use confine::Reach;
+pub(crate) use confine::landlock;
 pub(crate) use monitor::Monitor;
 pub(crate) use qemu::cpu;
 
@@ -136,6 +139,19 @@ impl Place {
     }
 }
 
+/// KVM.
+const KVM: &str = "/dev/kvm";
+
+/// The files of every launch.
+fn reach(spec: &Spec, upper: Option<&Upper>) -> Reach {
+    let kvm = (spec.accel == Accel::Kvm).then(|| PathBuf::from(KVM));
+    Reach {
+        reads: vec![spec.kernel.clone(), spec.root.clone()],
+        writes: upper.map(|upper| upper.path.clone()).into_iter().chain(kvm).collect(),
+        network: spec.network != Network::None,
+    }
+}
+
 /// What to start: a program and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
@@ -147,6 +163,8 @@ pub struct Launch {
     pub args: Vec<String>,
     /// Where it has its sockets; none where its standard streams are all it needs.
     pub place: Option<Place>,
+    /// What it may reach of this host; no more.
+    pub reach: Reach,
 }
 
 /// What to start for `spec`, with the upper disk `upper` where there is one. Pure.

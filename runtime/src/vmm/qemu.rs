@@ -87,7 +87,10 @@ pub(super) fn launch(spec: &Spec, upper: Option<&Upper>, from: Option<&Path>) ->
         // Nobody runs before we say so.
         args.push("-S".to_string());
     }
-    Launch { vmm: Vmm::Qemu, program: binary(spec.arch).to_string(), args, place: None }
+    let mut reach = super::reach(spec, upper);
+    // It is mapped for this machine alone, but opened as if it were to be written.
+    reach.writes.extend(from.map(Path::to_path_buf));
+    Launch { vmm: Vmm::Qemu, program: binary(spec.arch).to_string(), args, place: None, reach }
 }
 
 /// The root must be the first block device that the kernel finds, `/dev/vda`. A microvm's kernel is

@@ -6,6 +6,7 @@ mod faults;
 mod full;
 mod kills;
 mod many;
+mod registry;
 mod server;
 mod store;
 mod sync;

@@ -4,13 +4,13 @@
 use std::io::{Read as _, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::retry::Failure;
 use crate::{Progress, Stage};
 use bundle::Digest;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LINK, LOCATION};
 use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode, Url};
-use tokio::runtime::Runtime;
 
 use super::super::reference::RegistryReference;
 use super::patiently;
@@ -18,7 +18,8 @@ use super::session::{Session, accept_status, body, broken, header, send};
 use crate::oci::Access;
 use crate::oci::registries::Place;
 use crate::oci::wire::{MANIFEST_BYTES_MAX, OCI_INDEX, OCI_MANIFEST};
-use crate::{Error, Result, patience};
+use crate::patience::{self, Loop};
+use crate::{Error, Result};
 
 /// A page of tags is at most this long.
 const TAGS_BYTES_MAX: u64 = 8 << 20;
@@ -46,8 +47,11 @@ pub enum Blob<'a> {
 /// One repository of a registry.
 pub struct Repository {
     session: Session,
-    runtime: Runtime,
+    place: Place,
+    runtime: Loop,
     progress: Progress,
+    /// It has sent a whole blob where a part was asked for.
+    whole_only: AtomicBool,
 }
 
 impl std::fmt::Debug for Repository {
@@ -60,15 +64,46 @@ impl Repository {
     /// `reference`'s; its tag or digest do not matter.
     pub fn open(reference: &RegistryReference, access: &Access) -> Result<Self> {
         let place = Place { host: reference.host.clone(), prefix: String::new() };
-        let session = Session::new(&place, &reference.repository, false, access)?;
-        let (runtime, progress) = (patience::runtime()?, Progress::silent());
-        Ok(Repository { session, runtime, progress })
+        Self::at(place, reference, false, access)
+    }
+
+    /// The same repository in each of its host's mirrors.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub fn mirrors(reference: &RegistryReference, access: &Access) -> Result<Vec<Self>> {
+        let mirrors = access.registries.host(&reference.host).mirrors.into_iter();
+        mirrors.map(|place| Self::at(place, reference, true, access)).collect()
+    }
+
+    fn at(
+        place: Place,
+        reference: &RegistryReference,
+        is_mirror: bool,
+        access: &Access,
+    ) -> Result<Self> {
+        let session = Session::new(&place, &reference.repository, is_mirror, access)?;
+        let (runtime, progress) = (Loop::start()?, Progress::silent());
+        Ok(Repository { session, place, runtime, progress, whole_only: AtomicBool::new(false) })
+    }
+
+    /// The host that is spoken to, with what goes before the repository's name there.
+    pub fn place(&self) -> String {
+        match self.place.prefix.as_str() {
+            "" => self.place.host.clone(),
+            prefix => format!("{}/{prefix}", self.place.host),
+        }
+    }
+
+    /// Whether parts of a blob come alone, as far as that is known.
+    pub fn sends_parts(&self) -> bool {
+        !self.whole_only.load(Ordering::Relaxed)
     }
 
     /// Asks until there is an answer; `None` for a 404.
     fn ask(&self, request: impl Fn(&Client) -> Result<RequestBuilder>) -> Result<Option<Response>> {
         let ask = async || answer(self.session.exchange(&request).await?).await;
-        patience::run(&self.runtime, patiently(&self.session, &self.progress, ask))
+        patience::run(self.runtime.get()?, patiently(&self.session, &self.progress, ask))
     }
 
     /// The manifest that `name`, a tag or digest, means, with its digest; `None` for none.
@@ -82,7 +117,8 @@ impl Repository {
                 None => Ok(None),
             }
         };
-        let bytes = patience::run(&self.runtime, patiently(&self.session, &self.progress, ask))?;
+        let bytes =
+            patience::run(self.runtime.get()?, patiently(&self.session, &self.progress, ask))?;
         Ok(bytes.map(|bytes| (Digest::of(&bytes), bytes)))
     }
 
@@ -119,7 +155,8 @@ impl Repository {
                 let next = header(response.headers(), LINK).and_then(|link| next(&url, &link));
                 Ok(Some((body(response, TAGS_BYTES_MAX).await?, next)))
             };
-            let page = patience::run(&self.runtime, patiently(&self.session, &self.progress, ask))?;
+            let page =
+                patience::run(self.runtime.get()?, patiently(&self.session, &self.progress, ask))?;
             let Some((json, next)) = page else { return Ok(tags) };
             let page: Page = serde_json::from_slice(&json)
                 .map_err(|e| Error::network(format!("{url}: no list of tags")).because(e))?;
@@ -131,20 +168,22 @@ impl Repository {
         }
     }
 
-    /// Copies bytes `range` of a blob to `out`; returns how many, `None` where it is not there.
+    /// Copies bytes `range` of a blob of `size` bytes to `out`; returns how many, `None` where it is
+    /// not there.
     pub fn read_blob(
         &self,
         digest: &Digest,
         range: Range<u64>,
+        size: u64,
         out: &mut dyn Write,
     ) -> Result<Option<u64>> {
         let path = format!("blobs/{digest}");
         let mut at = range.start;
-        patience::run(&self.runtime, async {
+        patience::run(self.runtime.get()?, async {
             let mut tries = self.session.tries();
             loop {
                 let before = at;
-                match self.copy(&path, &mut at, range.end, out).await {
+                match self.copy(&path, &mut at, range.end, size, out).await {
                     Ok(()) => return Ok(Some(at - range.start)),
                     Err(failure) => tries.wait(failure, at - before, &self.progress).await?,
                 }
@@ -157,14 +196,19 @@ impl Repository {
         path: &str,
         at: &mut u64,
         end: u64,
+        size: u64,
         out: &mut dyn Write,
     ) -> Result<(), Failure> {
-        let mut response = self.session.get(path, "*/*", *at).await?;
+        let part = Some(*at..end).filter(|part| *part != (0..size));
+        let mut response = self.session.get_part(path, "*/*", part.clone()).await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             return Ok(());
         }
         // A server that does not know ranges sends all of it.
         let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *at };
+        if part.is_some() && response.status() != StatusCode::PARTIAL_CONTENT {
+            self.whole_only.store(true, Ordering::Relaxed);
+        }
         while *at < end {
             let chunk = response.chunk().await.map_err(|e| Failure::passing(broken(e), None))?;
             let Some(chunk) = chunk else { return Ok(()) };
@@ -176,6 +220,10 @@ impl Repository {
             written.map_err(|e| Error::host("write what came").because(e))?;
             *at += take as u64;
         }
+        // The connection serves the next request only if this answer was read to its end.
+        if response.content_length().is_some() && self.sends_parts() {
+            let _ = response.chunk().await;
+        }
         Ok(())
     }
 
@@ -186,7 +234,7 @@ impl Repository {
             return Ok(());
         }
         let ask = async || self.upload(digest, blob).await;
-        patience::run(&self.runtime, patiently(&self.session, &self.progress, ask))
+        patience::run(self.runtime.get()?, patiently(&self.session, &self.progress, ask))
     }
 
     /// One request that opens an upload, and one with all the bytes: every registry takes that.

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,10 +141,34 @@ impl Session {
         accept: &str,
         from: u64,
     ) -> Result<Response, Failure> {
+        let from = (from > 0).then(|| format!("bytes={from}-"));
+        self.get_bytes(path, accept, from).await
+    }
+
+    /// The same for `part`, or for all of it.
+    pub(super) async fn get_part(
+        &self,
+        path: &str,
+        accept: &str,
+        part: Option<Range<u64>>,
+    ) -> Result<Response, Failure> {
+        let bytes = part.map(|part| format!("bytes={}-{}", part.start, part.end - 1));
+        self.get_bytes(path, accept, bytes).await
+    }
+
+    async fn get_bytes(
+        &self,
+        path: &str,
+        accept: &str,
+        bytes: Option<String>,
+    ) -> Result<Response, Failure> {
         let url = self.url(path);
         let request = || {
             let request = self.client.get(&url).header(ACCEPT, accept);
-            if from > 0 { request.header(RANGE, format!("bytes={from}-")) } else { request }
+            match &bytes {
+                Some(bytes) => request.header(RANGE, bytes),
+                None => request,
+            }
         };
         accept_status(self.exchange(|_| Ok(request())).await?).await
     }

@@ -144,10 +144,19 @@ const KVM: &str = "/dev/kvm";
 
 /// The files of every launch.
 fn reach(spec: &Spec, upper: Option<&Upper>) -> Reach {
+    let files = |read_only| {
+        let volumes = spec.volumes.iter().filter(move |v| v.mount.read_only == read_only);
+        volumes.map(|volume| volume.file.clone())
+    };
     let kvm = (spec.accel == Accel::Kvm).then(|| PathBuf::from(KVM));
     Reach {
-        reads: vec![spec.kernel.clone(), spec.root.clone()],
-        writes: upper.map(|upper| upper.path.clone()).into_iter().chain(kvm).collect(),
+        reads: files(true).chain([spec.kernel.clone(), spec.root.clone()]).collect(),
+        writes: upper
+            .map(|upper| upper.path.clone())
+            .into_iter()
+            .chain(kvm)
+            .chain(files(false))
+            .collect(),
         network: spec.network != Network::None,
     }
 }

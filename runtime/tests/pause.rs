@@ -36,6 +36,7 @@ fn spec(dir: &Path, vmm: Vmm, accel: Accel) -> Spec {
         hostname: Hostname::from_name("bare"),
         network: Network::None,
         forwards: Vec::new(),
+        volumes: Vec::new(),
         tsc_khz: None,
     }
 }

@@ -364,6 +364,22 @@ fn endless_data() {
     }
 }
 
+/// Roots without an end, each signed as it must be, hold nobody up for ever; and a reader who has
+/// not looked for a thousand changes is told so, and goes on from there.
+#[test]
+fn roots_without_an_end() {
+    let repository = seen();
+    let mut root: Root = read(&repository.file("1.root.json"));
+    for version in 2..=1_100 {
+        root.version = version;
+        write(&repository, &Role::Root.file(version), &root, "root");
+    }
+    let error = repository.read().unwrap_err();
+    assert_eq!(error.class(), Class::Trust);
+    assert!(error.to_string().contains("1026.root.json: too many roots"), "{error}");
+    assert_eq!(repository.read().unwrap().trusted.root.version, 1_100);
+}
+
 #[test]
 fn another_names_bundle_under_this_name() {
     let repository = seen();

@@ -9,8 +9,8 @@ use super::role::{MetaFile, Role, Root, SNAPSHOT, Signed, Snapshot, TARGETS, Tar
 use super::time;
 use crate::{Error, Result};
 
-/// Roots that are followed in one refresh.
-const ROOT_UPDATES_MAX: u64 = 256;
+/// Roots that are followed in one refresh: as many as the specification proposes.
+const ROOT_UPDATES_MAX: u64 = 1024;
 /// How many numbered timestamps are looked at where `timestamp.json` lags behind.
 const TIMESTAMPS_AHEAD_MAX: u64 = 64;
 /// No clock of ours is right before this: 2020-01-01. A machine without a battery says 1970.
@@ -144,9 +144,16 @@ impl Session<'_> {
         let known = Envelope::parse(self.state.root.as_bytes(), "root.json")?;
         let mut root = Root::read(&known, "root.json")?;
         root.verify(Role::Root, &known, "root.json")?;
-        for _ in 0..ROOT_UPDATES_MAX {
+        let last = root.version.saturating_add(ROOT_UPDATES_MAX);
+        loop {
             let name = Role::Root.file(root.version + 1);
             let Some(bytes) = (self.fetch)(&name, Role::Root.bytes_max())? else { break };
+            if root.version == last {
+                return Err(Error::trust(format!(
+                    "{name}: too many roots since the one known here"
+                ))
+                .hint("try again: those before are remembered now"));
+            }
             root = next_root(&root, &bytes, &name)?;
             self.state.root = String::from_utf8_lossy(&bytes).into_owned();
             self.drop_unsigned(&root);

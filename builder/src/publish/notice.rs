@@ -34,9 +34,9 @@ const NOTICE_BYTES_MAX: u64 = 64 << 20;
 /// A prune renews its notice where this has passed, before it removes the next file.
 const RENEWED_AFTER: Duration = Duration::from_secs(5);
 /// Where it could not for so long, it removes nothing more.
-const RENEWED_MAX: Duration = Duration::from_secs(15);
+const RENEWED_MAX: Duration = Duration::from_secs(45);
 /// A notice that was not renewed for so long is a dead prune's.
-const DEAD_AFTER: Duration = Duration::from_secs(30);
+const DEAD_AFTER: Duration = Duration::from_secs(75);
 /// How often a publication looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The next prune removes notices that are so old by the store's clock.
@@ -88,7 +88,7 @@ impl<'d> Notice<'d> {
         self.keys.contains(key)
     }
 
-    /// Has to be called before each removal.
+    /// Has to be called before each removal, and often while it is found out what to remove.
     ///
     /// # Errors
     /// Where others may take the notice for a dead prune's.

@@ -24,7 +24,7 @@ use imgrun::interrupt;
 use imgrun::tuf::{time, to_hex};
 
 use super::Publisher;
-use crate::depot::{Body, Put, Writable};
+use crate::depot::{Body, Listed, Put, Writable};
 use crate::{Error, Result};
 
 /// Where notices are.
@@ -69,7 +69,8 @@ impl<'d> Notice<'d> {
         let all = depot.list(PREFIX)?;
         let own = all.iter().find(|listed| listed.key == notice.key);
         notice.given = own.map_or_else(time::now, |listed| listed.modified);
-        for old in all.iter().filter(|old| old.modified + FORGOTTEN_SECONDS < notice.given) {
+        let dead = |old: &&Listed| old.modified.saturating_add(FORGOTTEN_SECONDS) < notice.given;
+        for old in all.iter().filter(dead) {
             depot.delete(&old.key)?;
         }
         Ok(notice)

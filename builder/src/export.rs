@@ -163,7 +163,9 @@ fn fill(
         Form::Oci => oci::write(stored, open()?, draft.as_file_mut()),
         Form::Cpio => cpio::write(open()?, draft.as_file_mut()),
         Form::Squashfs => {
-            let directory = tempfile::tempdir_in(parent(draft.path()))
+            let directory = tempfile::Builder::new()
+                .prefix(".imgtool-")
+                .tempdir_in(parent(draft.path()))
                 .map_err(|e| Error::io("a temporary directory", e))?;
             let made = directory.path().join("squashfs");
             squashfs::write(open()?, &made)?;

@@ -126,6 +126,7 @@ fn fill(template: &str, values: minijinja::Value) -> Result<String> {
     environment.set_keep_trailing_newline(true);
     environment.add_filter("quoted", quoted);
     environment.add_filter("label", label);
+    environment.add_filter("unexpanded", unexpanded);
     let failed = |e: minijinja::Error| Error::bug(format!("a template: {e:#}"));
     environment.render_str(template, values).map_err(failed)
 }
@@ -146,6 +147,11 @@ fn quoted(word: &str) -> String {
     let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     // `%` begins a specifier, `$` a variable.
     format!("\"{}\"", escaped.replace('%', "%%").replace('$', "$$"))
+}
+
+/// A word of a container's arguments as Kubernetes takes it: `$(NAME)` there is a variable, `$$` is `$`.
+fn unexpanded(word: &str) -> String {
+    word.replace('$', "$$")
 }
 
 #[cfg(test)]

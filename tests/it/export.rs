@@ -213,7 +213,8 @@ fn a_deployment_is_what_kubernetes_takes() {
     let tag = ["render", "kubernetes", &bundle, "--container", "ghcr.io/me/imgrun:latest"];
     world.imgtool(tag).fails(2, "kubernetes needs a container image");
     let args = ["render", "kubernetes", &bundle, "--container", &image, "--cpus", "2", "--"];
-    let text = world.imgtool(args.into_iter().chain(["sh", "-c", "echo \"$A\": 5%"])).ok().text();
+    let text =
+        world.imgtool(args.into_iter().chain(["sh", "-c", "echo \"$$ $(A)\": 5%"])).ok().text();
     world.write("deployment.yaml", &text);
     let versions = ["--version", "1.30", "--strict", "deployment.yaml"];
     world.run(judge("python/bin/kubernetes-validate"), versions).ok();
@@ -221,9 +222,10 @@ fn a_deployment_is_what_kubernetes_takes() {
     let said = "import sys, yaml; d = yaml.safe_load(open('deployment.yaml'))
 print(d['spec']['template']['spec']['containers'][0]['args'])";
     let args = world.run(judge("python/bin/python"), ["-c", said]).ok().text();
+    // Kubernetes makes `$` of `$$`, and would put a variable in place of `$(A)`.
     let sum = &sum[..64];
     let wanted = format!(
-        "['run', '--cpus=2', '--memory=512', '{sum}', '--', 'sh', '-c', 'echo \"$A\": 5%']"
+        "['run', '--cpus=2', '--memory=512', '{sum}', '--', 'sh', '-c', 'echo \"$$$$ $$(A)\": 5%']"
     );
     assert_eq!(args, wanted);
 }

@@ -238,6 +238,10 @@ fn a_step_that_can_not_be_done_says_which_and_why() {
     fails("user = \"a\"\ngroups = [\"wheel\"]", "there is no group wheel");
     fails("first_boot = [\"curl\"]", "the image has neither systemd nor OpenRC to start it");
     fails("service = \"nonesuch\"", "the image has no such unit");
+    // The second would take the place of the first.
+    let systemd = "write = \"/usr/lib/systemd/systemd\"\ncontent = \"\"\n";
+    let twice = "[[step]]\nfirst_boot = [\"a\"]\n[[step]]\nfirst_boot = [\"b\"]";
+    fails(&format!("{systemd}{twice}"), "first_boot: the image has such a step already");
 }
 
 /// A mask is an answer that a later step may take back; one that the image's packages give stays.

@@ -24,7 +24,7 @@ use imgrun::interrupt;
 use imgrun::tuf::{time, to_hex};
 
 use super::Publisher;
-use crate::depot::{Body, Put, Writable};
+use crate::depot::{Body, Listed, Put, Writable};
 use crate::{Error, Result};
 
 /// Where notices are.
@@ -34,9 +34,9 @@ const NOTICE_BYTES_MAX: u64 = 64 << 20;
 /// A prune renews its notice where this has passed, before it removes the next file.
 const RENEWED_AFTER: Duration = Duration::from_secs(5);
 /// Where it could not for so long, it removes nothing more.
-const RENEWED_MAX: Duration = Duration::from_secs(15);
+const RENEWED_MAX: Duration = Duration::from_secs(45);
 /// A notice that was not renewed for so long is a dead prune's.
-const DEAD_AFTER: Duration = Duration::from_secs(30);
+const DEAD_AFTER: Duration = Duration::from_secs(75);
 /// How often a publication looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The next prune removes notices that are so old by the store's clock.
@@ -69,7 +69,8 @@ impl<'d> Notice<'d> {
         let all = depot.list(PREFIX)?;
         let own = all.iter().find(|listed| listed.key == notice.key);
         notice.given = own.map_or_else(time::now, |listed| listed.modified);
-        for old in all.iter().filter(|old| old.modified + FORGOTTEN_SECONDS < notice.given) {
+        let dead = |old: &&Listed| old.modified.saturating_add(FORGOTTEN_SECONDS) < notice.given;
+        for old in all.iter().filter(dead) {
             depot.delete(&old.key)?;
         }
         Ok(notice)
@@ -88,7 +89,7 @@ impl<'d> Notice<'d> {
         self.keys.contains(key)
     }
 
-    /// Has to be called before each removal.
+    /// Has to be called before each removal, and often while it is found out what to remove.
     ///
     /// # Errors
     /// Where others may take the notice for a dead prune's.

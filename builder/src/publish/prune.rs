@@ -43,10 +43,10 @@ impl Publisher<'_> {
         let stays = kept(&before, keep);
         let entries = before.into_iter().filter(|e| !stays.contains(&e.path())).collect();
         if dry_run {
-            return Ok(Pruned { entries, files: self.unused(keep, time::now())? });
+            return Ok(Pruned { entries, files: self.unused(keep, time::now(), &mut || Ok(()))? });
         }
         self.commit(&|targets| without(targets, keep))?;
-        let unused = self.unused(keep, u64::MAX)?;
+        let unused = self.unused(keep, u64::MAX, &mut || Ok(()))?;
         let keys = unused.into_iter().map(|file| file.key).collect();
         let mut notice = Notice::give(self.depot, keys)?;
         let removed = self.remove(keep, &mut notice);
@@ -58,7 +58,8 @@ impl Publisher<'_> {
 
     /// Removes what is unused now, and was when `notice` was given of it.
     fn remove(&self, keep: Keep, notice: &mut Notice<'_>) -> Result<Vec<Listed>> {
-        let mut files = self.unused(keep, notice.given)?;
+        let given = notice.given;
+        let mut files = self.unused(keep, given, &mut || notice.renew())?;
         files.retain(|file| notice.lists(&file.key));
         // An index before its frames: what it is the index of is then simply not there.
         files.sort_by_key(|file| !file.key.ends_with(".chunks"));
@@ -70,8 +71,14 @@ impl Publisher<'_> {
         Ok(files)
     }
 
-    /// The files that are neither needed nor young at the time `now`, in seconds since 1970.
-    fn unused(&self, keep: Keep, now: u64) -> Result<Vec<Listed>> {
+    /// The files that are neither needed nor young at the time `now`, in seconds since 1970. `step`
+    /// is called before each file that is read for that: there may be many.
+    fn unused(
+        &self,
+        keep: Keep,
+        now: u64,
+        step: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Vec<Listed>> {
         let heads = self.heads()?;
         let Some(targets) = &heads.targets.signed else { return Ok(Vec::new()) };
         let stays = kept(&entries(targets)?, keep);
@@ -86,7 +93,7 @@ impl Publisher<'_> {
             .collect();
         let old = |file: &Listed| file.modified.saturating_add(keep.unused_seconds) <= now;
         let mut files = self.depot.list(&format!("{TARGETS}/"))?;
-        let named = self.with_chunks(named, &files, &old)?;
+        let named = self.with_chunks(named, &files, &old, step)?;
         files.retain(|file| old(file) && !named.contains(&file.key));
         let versions = BTreeMap::from([
             (Role::Targets, heads.targets.signed.as_ref().map_or(0, |t| t.version)),
@@ -115,11 +122,14 @@ impl Publisher<'_> {
         named: BTreeSet<String>,
         files: &[Listed],
         old: &dyn Fn(&Listed) -> bool,
+        step: &mut dyn FnMut() -> Result<()>,
     ) -> Result<BTreeSet<String>> {
         let mut all = named.clone();
         for file in files {
             let Some(key) = file.key.strip_suffix(".chunks") else { continue };
             if named.contains(key) || !old(file) {
+                imgrun::interrupt::check()?;
+                step()?;
                 all.extend(self.chunk_keys(key)?);
             }
         }

@@ -48,6 +48,11 @@ pub(super) fn set(view: &mut View, packages: &[String]) -> Result<()> {
         Error::input("first_boot: the image has neither systemd nor OpenRC to start it")
             .hint("a `packages` step installs while the image is built")
     })?;
+    if view.place(SCRIPT_PATH, false)?.node.is_some() {
+        return Err(Error::input("first_boot: the image has such a step already").hint(format!(
+            "one step names all packages; a step `remove` takes {SCRIPT_PATH} away"
+        )));
+    }
     let script = SCRIPT.replace(PACKAGES, &packages.join(" "));
     put(view, SCRIPT_PATH, &script, 0o755)?;
     put(view, init.path, init.text, init.mode)?;

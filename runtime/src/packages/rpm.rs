@@ -16,6 +16,8 @@ const ARCH: u32 = 1022;
 const STRING: u32 = 6;
 const INT32: u32 = 4;
 const INDEX_BYTES: usize = 16;
+/// Names and versions are at most this long.
+const TEXT_BYTES_MAX: usize = 4096;
 /// Keys that are trusted are listed as packages, too.
 const KEY: &str = "gpg-pubkey";
 
@@ -45,7 +47,9 @@ fn package(header: &[u8]) -> Option<Package> {
     };
     let text = |tag: u32| {
         let text = find(tag, STRING)?.split(|byte| *byte == 0).next()?;
-        Some(String::from_utf8_lossy(text).into_owned())
+        let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= TEXT_BYTES_MAX)?;
+        // They are printed, a line each.
+        (!text.contains(char::is_control)).then(|| text.to_string())
     };
     let (version, release) = (text(VERSION)?, text(RELEASE)?);
     let epoch = match find(EPOCH, INT32) {
@@ -58,4 +62,28 @@ fn package(header: &[u8]) -> Option<Package> {
         version: format!("{epoch}{version}-{release}"),
         arch: text(ARCH).unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header that holds `name`, and 1 as all else.
+    fn header(name: &str) -> Vec<u8> {
+        let tags = [(NAME, 2), (VERSION, 0), (RELEASE, 0), (ARCH, 0)];
+        let mut header = [4_u32, 3 + name.len() as u32].map(u32::to_be_bytes).concat();
+        for (tag, at) in tags {
+            header.extend([tag, STRING, at, 1].map(u32::to_be_bytes).concat());
+        }
+        header.extend([b"1\0", name.as_bytes(), b"\0"].concat());
+        header
+    }
+
+    #[test]
+    fn names_are_a_line_at_most() {
+        assert_eq!(package(&header("vim")).unwrap().name, "vim");
+        for wrong in ["a\nb", "\u{1b}[2J", &"x".repeat(TEXT_BYTES_MAX + 1)] {
+            assert_eq!(package(&header(wrong)), None, "{wrong:?}");
+        }
+    }
 }

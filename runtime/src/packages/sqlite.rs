@@ -3,6 +3,10 @@
 
 /// Trees of tables are at most this deep; a page of 512 bytes has at least two children.
 const DEPTH_MAX: usize = 40;
+/// So many values are kept of a row, and so many rows of a table: ten times the packages that a
+/// distribution has. A row of a byte and a value of none would take dozens in memory.
+const VALUES_MAX: usize = 4;
+const ROWS_MAX: usize = 1 << 20;
 const HEADER_BYTES: usize = 100;
 const MAGIC: &[u8] = b"SQLite format 3\0";
 const INTERIOR: u8 = 5;
@@ -29,7 +33,7 @@ struct Database<'b> {
     bytes_left: usize,
 }
 
-/// All rows of the table `name`; `None` where there is no such table. The error says what is wrong.
+/// All rows of the table `name`, the first values of each; `None` where there is no such table. The error says what is wrong.
 pub(super) fn rows(bytes: &[u8], name: &str) -> Result<Option<Vec<Vec<Value>>>, &'static str> {
     if bytes.len() < HEADER_BYTES || !bytes.starts_with(MAGIC) {
         return Err("it is no SQLite database");
@@ -67,7 +71,7 @@ impl<'b> Database<'b> {
     fn page(&mut self, number: usize) -> Result<&'b [u8], &'static str> {
         self.pages_left = self.pages_left.checked_sub(1).ok_or("its pages go round in circles")?;
         let start = number.checked_sub(1).and_then(|n| n.checked_mul(self.page_bytes));
-        let page = start.and_then(|start| self.bytes.get(start..start + self.page_bytes));
+        let page = start.and_then(|start| self.bytes.get(start..)?.get(..self.page_bytes));
         page.ok_or("a page is missing")
     }
 
@@ -88,6 +92,9 @@ impl<'b> Database<'b> {
                 for cell in 0..cells {
                     let at = number_at(page, head + 8 + 2 * cell, 2)? as usize;
                     let payload = self.payload(page, at)?;
+                    if rows.len() >= ROWS_MAX {
+                        return Err("it has too many rows");
+                    }
                     rows.push(record(&payload)?);
                 }
             }
@@ -131,12 +138,12 @@ impl<'b> Database<'b> {
     }
 }
 
-/// The values of a row.
+/// The first values of a row.
 fn record(payload: &[u8]) -> Result<Vec<Value>, &'static str> {
     let mut at = 0;
     let head = usize::try_from(varint(payload, &mut at)?).map_err(|_| "a row is damaged")?;
     let (mut values, mut value_at) = (Vec::new(), head);
-    while at < head {
+    while at < head && values.len() < VALUES_MAX {
         let kind = varint(payload, &mut at)?;
         let length = match kind {
             0 | 8 | 9 => 0,
@@ -219,6 +226,51 @@ mod tests {
             assert_eq!(rows(&bytes, "other").unwrap(), Some(vec![]));
             assert_eq!(rows(&bytes, "none").unwrap(), None);
         }
+    }
+
+    /// A file of a few kilobytes, packed, must not take gigabytes.
+    #[test]
+    fn many_small_values_take_little_memory() {
+        let mut row = vec![0; 3000];
+        // 3000 in two bytes of seven bits: as many values of no bytes as fit.
+        row[..2].copy_from_slice(&[0x80 | (3000_u16 >> 7) as u8, 3000_u16 as u8 & 0x7f]);
+        assert_eq!(record(&row).unwrap(), vec![Value::Other; VALUES_MAX]);
+        // Leaves of empty rows, each named by as many cells as fit into a page.
+        let (page_bytes, pages) = (65_536, 40);
+        let mut bytes = vec![0; page_bytes * (pages + 1)];
+        let cells = (page_bytes - 12) / 2 - 8;
+        for page in bytes.chunks_mut(page_bytes) {
+            page[0] = LEAF;
+            page[3..5].copy_from_slice(&(cells as u16).to_be_bytes());
+            for cell in 0..cells {
+                page[8 + 2 * cell..][..2].copy_from_slice(&65_533_u16.to_be_bytes());
+            }
+            page[65_533..].copy_from_slice(&[1, 0, 1]);
+        }
+        // The last is above the others.
+        let top = &mut bytes[page_bytes * pages..];
+        top[0] = INTERIOR;
+        top[3..5].copy_from_slice(&(pages as u16 - 1).to_be_bytes());
+        top[8..12].copy_from_slice(&2_u32.to_be_bytes());
+        for cell in 0..pages - 1 {
+            let at = 1000 + 4 * cell;
+            top[12 + 2 * cell..][..2].copy_from_slice(&(at as u16).to_be_bytes());
+            top[at..at + 4].copy_from_slice(&(cell as u32 + 2).to_be_bytes());
+        }
+        let mut database = whole(&bytes, page_bytes);
+        assert_eq!(database.table(pages + 1), Err("it has too many rows"));
+    }
+
+    #[test]
+    fn a_page_beyond_all_memory_is_missing() {
+        let bytes = [0; 512];
+        // It would begin 512 bytes before the last address.
+        assert_eq!(whole(&bytes, 512).table(1 << 55), Err("a page is missing"));
+    }
+
+    fn whole(bytes: &[u8], page_bytes: usize) -> Database<'_> {
+        let (pages_left, bytes_left) = (bytes.len() / page_bytes, bytes.len());
+        Database { bytes, page_bytes, usable: page_bytes, pages_left, bytes_left }
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Server {
         let mut server = Server { child, port, dir };
         let began = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "nginx does not start");
+            assert!(began.elapsed() < Duration::from_secs(120), "nginx does not start");
             assert_eq!(server.child.try_wait().unwrap(), None, "nginx ended");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -59,19 +59,27 @@ impl Server {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// What it has written down. A line is written after the last byte has gone; but there is one
+    /// worker, and it does that before it answers another request.
+    fn log(&self) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(b"HEAD /none HTTP/1.0\r\n\r\n").unwrap();
+        let answered = stream.read_to_end(&mut Vec::new()).unwrap();
+        assert!(answered > 0, "nginx does not answer");
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
     /// The bytes of published files that it has sent.
     pub(super) fn sent(&self) -> u64 {
-        // It writes the line after the last byte has gone.
-        std::thread::sleep(Duration::from_millis(200));
-        let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
+        let log = self.log();
         let targets = log.lines().filter(|line| line.contains(" /targets/"));
         targets.map(|line| line.split(' ').nth(1).unwrap().parse::<u64>().unwrap()).sum()
     }
 
     /// Ends it, and returns all that it was asked for: `status bytes method path range`.
     pub(super) fn stop(mut self) -> Vec<String> {
+        let log = self.log();
         self.end();
-        let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
         log.lines().map(str::to_string).collect()
     }
 
@@ -84,8 +92,7 @@ impl Server {
 
     /// How many requests for parts of published files there were.
     pub(super) fn requests(&self) -> usize {
-        let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
-        log.lines().filter(|line| line.contains(" /targets/")).count()
+        self.log().lines().filter(|line| line.contains(" /targets/")).count()
     }
 }
 

@@ -3,6 +3,10 @@
 
 /// Trees of tables are at most this deep; a page of 512 bytes has at least two children.
 const DEPTH_MAX: usize = 40;
+/// A table has at most this many rows: a distribution has fewer packages.
+const ROWS_MAX: usize = 200_000;
+/// What is in a row behind these many values is not for us.
+const VALUES_MAX: usize = 8;
 const HEADER_BYTES: usize = 100;
 const MAGIC: &[u8] = b"SQLite format 3\0";
 const INTERIOR: u8 = 5;
@@ -88,6 +92,9 @@ impl<'b> Database<'b> {
                 for cell in 0..cells {
                     let at = number_at(page, head + 8 + 2 * cell, 2)? as usize;
                     let payload = self.payload(page, at)?;
+                    if rows.len() == ROWS_MAX {
+                        return Err("it has too many rows");
+                    }
                     rows.push(record(&payload)?);
                 }
             }
@@ -131,12 +138,12 @@ impl<'b> Database<'b> {
     }
 }
 
-/// The values of a row.
+/// The first values of a row.
 fn record(payload: &[u8]) -> Result<Vec<Value>, &'static str> {
     let mut at = 0;
     let head = usize::try_from(varint(payload, &mut at)?).map_err(|_| "a row is damaged")?;
     let (mut values, mut value_at) = (Vec::new(), head);
-    while at < head {
+    while at < head && values.len() < VALUES_MAX {
         let kind = varint(payload, &mut at)?;
         let length = match kind {
             0 | 8 | 9 => 0,
@@ -219,6 +226,37 @@ mod tests {
             assert_eq!(rows(&bytes, "other").unwrap(), Some(vec![]));
             assert_eq!(rows(&bytes, "none").unwrap(), None);
         }
+    }
+
+    #[test]
+    fn a_row_of_nothing_and_rows_that_are_one_take_little_memory() {
+        let mut row = vec![0; 70_000];
+        row[..3].copy_from_slice(&[0x84, 0xa2, 0x70]); // 70,000, all of it kinds of values: nothing
+        assert_eq!(record(&row).unwrap().len(), VALUES_MAX);
+        // Every cell of every page is the same one.
+        const PAGE: usize = 65_536;
+        const LEAVES: usize = 9;
+        let mut bytes = vec![0; (1 + LEAVES) * PAGE];
+        bytes[..MAGIC.len()].copy_from_slice(MAGIC);
+        bytes[17] = 1;
+        bytes[HEADER_BYTES] = INTERIOR;
+        bytes[HEADER_BYTES + 4] = LEAVES as u8 - 1;
+        bytes[HEADER_BYTES + 11] = 2;
+        for leaf in 0..LEAVES {
+            if leaf > 0 {
+                let (cell, at) = (HEADER_BYTES + 10 + 2 * leaf, 1000 + 8 * leaf);
+                bytes[cell..cell + 2].copy_from_slice(&(at as u16).to_be_bytes());
+                bytes[at + 3] = 2 + leaf as u8;
+            }
+            let page = &mut bytes[(1 + leaf) * PAGE..][..PAGE];
+            page[0] = LEAF;
+            page[3..5].copy_from_slice(&32_000_u16.to_be_bytes());
+            for cell in 0..32_000 {
+                page[8 + 2 * cell..][..2].copy_from_slice(&65_000_u16.to_be_bytes());
+            }
+            page[65_000..65_003].copy_from_slice(&[1, 1, 1]);
+        }
+        assert_eq!(rows(&bytes, "t"), Err("it has too many rows"));
     }
 
     #[test]

@@ -218,6 +218,18 @@ fn what_is_not_a_whole_bundle_leaves_nothing() {
     assert_eq!(world.bundles(), 0);
 }
 
+/// A snapshot has all of that already: nothing that is asked for is passed over.
+#[test]
+fn what_a_snapshot_decides_is_not_asked_for() {
+    let world = World::new();
+    for (flag, value) in [("--vmm", "qemu"), ("--cpus", "2"), ("--network", "user")] {
+        let run = world.imgrun(&["run", "--from", "s", flag, value, "--", "true"]);
+        let stderr = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(2), "{flag}: {stderr}");
+        assert!(stderr.contains("cannot be used with") && stderr.contains(flag), "{stderr}");
+    }
+}
+
 #[test]
 fn a_run_that_can_not_begin_is_125() {
     let world = World::new();

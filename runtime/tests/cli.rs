@@ -218,6 +218,21 @@ fn what_is_not_a_whole_bundle_leaves_nothing() {
     assert_eq!(world.bundles(), 0);
 }
 
+#[test]
+fn a_snapshot_that_can_not_be_read_says_what_to_do() {
+    let world = World::new();
+    assert_eq!(world.imgrun(&["list"]).status.code(), Some(0));
+    let snapshot = world.path("home/snapshots/bad");
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::write(snapshot.join("snapshot.json"), b"{}").unwrap();
+    // What it needs is not known.
+    world.fails(&["gc"], 3, "bad/snapshot.json: damaged");
+    let stderr = String::from_utf8(world.imgrun(&["gc"]).stderr).unwrap();
+    assert!(stderr.contains("hint: imgrun snapshot rm"), "{stderr}");
+    assert_eq!(world.imgrun(&["snapshot", "rm", "bad"]).stdout, b"bad\n");
+    assert_eq!(world.imgrun(&["gc"]).status.code(), Some(0));
+}
+
 /// A snapshot has all of that already: nothing that is asked for is passed over.
 #[test]
 fn what_a_snapshot_decides_is_not_asked_for() {

@@ -139,6 +139,8 @@ fn make(
     let known = store.list(progress)?.into_iter();
     let mut known = known.filter(|s| s.container().is_some_and(|c| c.key == plan.container.key));
     if let Some(bundle) = known.next() {
+        // A tag may have gone back to what it was before.
+        store.renew(&bundle)?;
         return Ok(Imported { bundle, new: false });
     }
     cancel.check()?;

@@ -16,6 +16,8 @@ use crate::{Error, Result};
 
 /// A package database is at most this long; Debian's of 3,000 packages has 3 MB.
 const DATABASE_BYTES_MAX: u64 = 64 << 20;
+/// Nothing has more packages: Debian has 65,000 in all.
+const PACKAGES_MAX: usize = 200_000;
 /// What os-release says is at most this long.
 const OS_RELEASE_BYTES_MAX: u64 = 64 << 10;
 
@@ -51,20 +53,20 @@ pub fn read(image: impl Read + Seek) -> Result<Installed> {
     let mut files = Files(Reader::open(image).map_err(damaged)?);
     let mut installed = Installed::default();
     if let Some(text) = files.text(DPKG_STATUS, DATABASE_BYTES_MAX)? {
-        installed.packages.extend(dpkg(&text));
+        installed.add(dpkg(&text))?;
     }
     for text in files.texts_in(DPKG_STATUS_D)? {
-        installed.packages.extend(dpkg(&text));
+        installed.add(dpkg(&text))?;
     }
     for path in APK_INSTALLED {
         if let Some(text) = files.text(path, DATABASE_BYTES_MAX)? {
-            installed.packages.extend(apk(&text));
+            installed.add(apk(&text))?;
         }
     }
     for path in RPM {
         if let Some(bytes) = files.bytes(path, RPM_BYTES_MAX)? {
             match rpm::installed(&bytes) {
-                Ok(packages) => installed.packages.extend(packages),
+                Ok(packages) => installed.add(packages.into_iter())?,
                 Err(why) => installed.notes.push(unread(path, why)),
             }
             let log = format!("{path}-wal");
@@ -86,6 +88,17 @@ pub fn read(image: impl Read + Seek) -> Result<Installed> {
         }
     }
     Ok(installed)
+}
+
+impl Installed {
+    fn add(&mut self, packages: impl Iterator<Item = Package>) -> Result<()> {
+        let room = PACKAGES_MAX - self.packages.len();
+        self.packages.extend(packages.take(room + 1));
+        if self.packages.len() > PACKAGES_MAX {
+            return Err(Error::input(format!("it has more than {PACKAGES_MAX} packages")));
+        }
+        Ok(())
+    }
 }
 
 /// What is to be said of a database of rpm.
@@ -237,6 +250,16 @@ Status: install ok installed
     fn apk_counts_what_is_installed() {
         let installed = "C:Q1abc=\nP:musl\nV:1.2.5-r0\nA:x86_64\nF:lib\n\nP:busybox\nV:1.36\n";
         assert_eq!(titles(apk(installed)), ["musl 1.2.5-r0 x86_64", "busybox 1.36 "]);
+    }
+
+    #[test]
+    fn nothing_has_more_packages_than_there_are() {
+        let text = "P:a\nV:1\n\n".repeat(PACKAGES_MAX);
+        let mut installed = Installed::default();
+        installed.add(apk(&text)).unwrap();
+        installed.add(apk("")).unwrap();
+        let e = installed.add(apk("P:b\nV:1\n")).unwrap_err();
+        assert!(e.to_string().contains("more than 200000 packages"), "{e}");
     }
 
     #[test]

@@ -219,6 +219,33 @@ fn what_is_not_a_whole_bundle_leaves_nothing() {
 }
 
 #[test]
+fn a_snapshot_that_can_not_be_read_says_what_to_do() {
+    let world = World::new();
+    assert_eq!(world.imgrun(&["list"]).status.code(), Some(0));
+    let snapshot = world.path("home/snapshots/bad");
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::write(snapshot.join("snapshot.json"), b"{}").unwrap();
+    // What it needs is not known.
+    world.fails(&["gc"], 3, "bad/snapshot.json: damaged");
+    let stderr = String::from_utf8(world.imgrun(&["gc"]).stderr).unwrap();
+    assert!(stderr.contains("hint: imgrun snapshot rm"), "{stderr}");
+    assert_eq!(world.imgrun(&["snapshot", "rm", "bad"]).stdout, b"bad\n");
+    assert_eq!(world.imgrun(&["gc"]).status.code(), Some(0));
+}
+
+/// A snapshot has all of that already: nothing that is asked for is passed over.
+#[test]
+fn what_a_snapshot_decides_is_not_asked_for() {
+    let world = World::new();
+    for (flag, value) in [("--vmm", "qemu"), ("--cpus", "2"), ("--network", "user")] {
+        let run = world.imgrun(&["run", "--from", "s", flag, value, "--", "true"]);
+        let stderr = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(2), "{flag}: {stderr}");
+        assert!(stderr.contains("cannot be used with") && stderr.contains(flag), "{stderr}");
+    }
+}
+
+#[test]
 fn a_run_that_can_not_begin_is_125() {
     let world = World::new();
     world.write("z.tar.zst", &world.image(Arch::host()));

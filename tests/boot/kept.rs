@@ -2,12 +2,15 @@
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use imgtool_tests::program;
 use serde_json::Value;
 
 use crate::machines::{Machines, within};
+
+/// A host that has other things to do makes a guest wait.
+const SOON: Duration = Duration::from_secs(180);
 
 #[test]
 fn a_machine_with_a_name_stays_and_keeps_what_it_has_written() {
@@ -33,9 +36,9 @@ fn a_machine_with_a_name_stays_and_keeps_what_it_has_written() {
 
     // An orderly stop keeps what was not synced; a power cut what was.
     machines.sh("web", "echo first >/kept").ok();
-    let began = Instant::now();
     machines.imgrun("stop web").ok();
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // It was not killed.
+    assert_eq!(machines.ps()[0]["end"]["error"], Value::Null);
     assert_eq!(machines.vmms(), [""; 0]);
     machines.imgrun("exec web -- true").fails(125, "web does not run");
     assert_eq!(machines.ps()[0]["running"], false);
@@ -58,7 +61,7 @@ fn a_machine_can_be_stopped_while_it_boots() {
     let mut start = machines.world.command(program("imgrun"));
     let mut start = start.args(["start", "-q", "early"]).stderr(Stdio::null()).spawn().unwrap();
     let disk = machines.directory("early").join("upper.ext4");
-    within(Duration::from_secs(20), "its disk", || disk.exists());
+    within(SOON, "its disk", || disk.exists());
     machines.imgrun("stop early").ok();
     start.wait().unwrap();
     assert_eq!(machines.ps()[0]["running"], false);
@@ -68,13 +71,14 @@ fn a_machine_can_be_stopped_while_it_boots() {
 #[test]
 fn a_detached_command_has_a_log_and_its_end_is_the_machines() {
     let machines = Machines::new();
-    // Two pipes: without a pause either may be read first.
-    let script = "echo out; sleep 0.2; echo err >&2; sleep 1; echo late; exit 7";
+    let script = "echo out; echo err >&2; sleep 1; echo late; exit 7";
     let args = ["run", "-q", "-d", "debian-micro", "--", "sh", "-c", script];
     let name = machines.world.imgrun(args).ok().text();
     assert_eq!(name, "debian-micro-1");
     let log = machines.imgrun(&format!("logs -f {name}")).ok().text();
-    assert_eq!(log, "out\nerr\nlate");
+    // Two pipes: either may be read first.
+    let (said, erred): (Vec<_>, Vec<_>) = log.lines().partition(|line| *line != "err");
+    assert_eq!((said, erred), (vec!["out", "late"], vec!["err"]));
     let ps = machines.ps();
     assert_eq!((&ps[0]["running"], &ps[0]["end"]["code"]), (&false.into(), &7.into()));
     // Its disk is as large as it was asked for.
@@ -88,7 +92,7 @@ fn a_detached_command_has_a_log_and_its_end_is_the_machines() {
     // One that is not to stay is gone with its command.
     let args = ["run", "-q", "-d", "--rm", "--name", "brief", "debian-micro", "--", "true"];
     machines.world.imgrun(args).ok();
-    within(Duration::from_secs(20), "its end", || !machines.directory("brief").exists());
+    within(SOON, "its end", || !machines.directory("brief").exists());
     // One that could not be started was never there.
     let args = ["run", "-q", "-d", "--name", "never", "debian-micro", "--", "/no/such"];
     machines.world.imgrun(args).fails(125, "not found");
@@ -111,10 +115,10 @@ fn clients_share_a_machine_and_one_that_is_killed_takes_only_its_own() {
         let script = r"cat /proc/[0-9]*/cmdline | tr '\0' ' ' | grep -q '[s]leep 4321'";
         machines.sh("shared", script).code == Some(0)
     };
-    within(Duration::from_secs(20), "its start", sleeps);
+    within(SOON, "its start", sleeps);
     goes.kill().unwrap();
     goes.wait().unwrap();
-    within(Duration::from_secs(20), "its command's end", || !sleeps());
+    within(SOON, "its command's end", || !sleeps());
     let output = stays.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "still here\n");
 }
@@ -164,21 +168,21 @@ fn whoever_is_killed_nothing_runs_on_and_nothing_is_lost() {
     for signal in ["-KILL", "-TERM"] {
         let supervisor = machines.supervisor("a").unwrap();
         machines.world.run("kill", [signal, &supervisor]).ok();
-        within(Duration::from_secs(20), "the end", || machines.vmms().is_empty());
-        within(Duration::from_secs(20), "the end", || machines.ps()[0]["running"] == false);
+        within(SOON, "the end", || machines.vmms().is_empty());
+        within(SOON, "the end", || machines.ps()[0]["running"] == false);
         machines.imgrun("start -q a").ok();
         assert_eq!(machines.sh("a", "cat /file").ok().text(), "safe");
     }
     // The VMM: its supervisor notices, and says so.
     machines.world.run("kill", ["-KILL", &machines.vmms()[0]]).ok();
-    within(Duration::from_secs(20), "the end", || machines.ps()[0]["running"] == false);
+    within(SOON, "the end", || machines.ps()[0]["running"] == false);
     let ps = machines.ps();
     assert_eq!(ps[0]["end"]["code"], 125);
     assert!(ps[0]["end"]["error"].as_str().unwrap().contains("SIGKILL"), "{ps:?}");
     // Who wanted it removed does not come back: the next program does that.
     machines.imgrun("run -q -d --rm --name b debian-micro").ok();
     machines.world.run("kill", ["-KILL", &machines.supervisor("b").unwrap()]).ok();
-    within(Duration::from_secs(20), "the sweep", || machines.ps().len() == 1);
+    within(SOON, "the sweep", || machines.ps().len() == 1);
     assert!(!machines.directory("b").exists());
 }
 
@@ -232,7 +236,7 @@ fn churn_under_kills_leaves_nothing() {
             });
         }
     });
-    within(Duration::from_secs(30), "all are gone", || {
+    within(SOON, "all are gone", || {
         for kept in machines.ps() {
             machines.imgrun(&format!("rm -q -f {}", kept["name"].as_str().unwrap()));
         }

@@ -68,6 +68,28 @@ fn what_is_wrong_on_disk_is_an_error() {
     assert_nothing_is_left(&world);
 }
 
+/// Whoever publishes a bad version moves the tag back.
+#[test]
+fn a_tag_that_goes_back_means_what_it_did() {
+    let world = World::new();
+    busybox(&world, "layout", "one");
+    busybox(&world, "newer", "two");
+    let registry = Registry::start(&world);
+    let image = registry.name("app:1");
+    let pull = |layout: &str| {
+        registry.push(&world, layout, "app:1");
+        let text = world.imgrun(["pull", "--json", &image]).ok().text();
+        let pulled: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let text = world.imgrun(["inspect", "--json", &image]).ok().text();
+        let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(found["digest"], pulled[0]["digest"], "{layout}: {found}");
+        pulled[0]["digest"].to_string()
+    };
+    let first = pull("layout");
+    assert_ne!(pull("newer"), first);
+    assert_eq!(pull("layout"), first);
+}
+
 /// Ctrl-C while a registry keeps silent.
 #[test]
 fn an_interrupt_leaves_nothing() {

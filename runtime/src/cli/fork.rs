@@ -75,7 +75,10 @@ impl Args {
         }
         if stopped(&first) {
             for copy in started.drain(..) {
-                lifecycle::kill(&copy).await?;
+                // What keeps one from ending is no reason to leave the others.
+                if let Err(e) = lifecycle::kill(&copy).await {
+                    shell.progress.note(e.to_string());
+                }
                 // One that was to go at its end is gone by now.
                 let _ = copy.remove().await;
             }

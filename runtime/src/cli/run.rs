@@ -92,8 +92,8 @@ pub(super) struct Args {
 }
 
 /// What a machine has that begins from a snapshot.
-const FROM_DECIDES: [&str; 7] =
-    ["cpus", "memory", "upper_size", "accel", "network", "kernel", "volume"];
+const FROM_DECIDES: [&str; 8] =
+    ["cpus", "memory", "upper_size", "accel", "vmm", "network", "kernel", "volume"];
 
 const HELP: &str = "\
 Examples:

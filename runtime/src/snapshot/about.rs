@@ -18,6 +18,8 @@ const ABOUT: &str = "snapshot.json";
 const ABOUT_DIGEST: &str = "snapshot.json.sha256";
 /// `snapshot.json` is at most this long: a command's arguments and environment are 64 KiB.
 const ABOUT_BYTES_MAX: u64 = 1 << 20;
+/// Nothing can begin at one that can not be read, and gc removes nothing while there is one.
+const REMEDY: &str = "imgrun snapshot rm removes it";
 /// Where Linux tells of processors; this much of it tells of the first.
 const CPUINFO: &str = "/proc/cpuinfo";
 
@@ -71,7 +73,7 @@ impl About {
         let path = dir.join(ABOUT);
         let text = match path.metadata() {
             Ok(metadata) if metadata.len() > ABOUT_BYTES_MAX => {
-                return Err(Error::input(format!("{}: too long", path.display())));
+                return Err(Error::input(format!("{}: too long", path.display())).hint(REMEDY));
             }
             Ok(_) => fs::read(&path),
             Err(e) => Err(e),
@@ -81,13 +83,13 @@ impl About {
             // It was never there, or is being removed.
             Err(_) if !dir.exists() => return Ok(None),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::input(path.display().to_string()).because(e));
+                return Err(Error::input(path.display().to_string()).because(e).hint(REMEDY));
             }
             Err(e) => return Err(Error::io(path.display(), e)),
         };
         let digest = fs::read_to_string(dir.join(ABOUT_DIGEST)).unwrap_or_default();
         if digest.split_whitespace().next() != Some(&Digest::of(&text).hex()) {
-            return Err(Error::input(format!("{}: damaged", path.display())));
+            return Err(Error::input(format!("{}: damaged", path.display())).hint(REMEDY));
         }
         let about: About = serde_json::from_slice(&text).map_err(|e| {
             let hint = "a newer imgrun made this snapshot";

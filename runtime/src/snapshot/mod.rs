@@ -175,7 +175,10 @@ impl Snapshot {
         for snapshot in Self::each(store)? {
             match snapshot {
                 Ok(snapshot) => all.extend(snapshot),
-                Err(e) => progress.note(format!("left out: {e} (imgrun snapshot rm removes it)")),
+                Err(e) => {
+                    let hint = e.hint_text().map(|h| format!(" ({h})")).unwrap_or_default();
+                    progress.note(format!("left out: {e}{hint}"));
+                }
             }
         }
         Ok(all)

@@ -4,13 +4,14 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bundle::{Digest, HashingReader, Outline, Piece};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::draft::{Draft, sync_dir};
-use super::{Container, Origin, Store, Stored};
+use super::{Container, MANIFEST, Origin, Store, Stored};
 use crate::lease::Lease;
 use crate::{Cancel, Error, Progress, Result, Stage, Unit};
 
@@ -96,6 +97,13 @@ impl Store {
             // It came as a file, and nobody knew what it was made of.
             Some(_) => Ok(Imported { bundle: self.replace(&dir, digest)?, new: true }),
         }
+    }
+
+    /// Makes `bundle` the one that came last.
+    pub(crate) fn renew(&self, bundle: &Stored) -> Result<()> {
+        let path = bundle.dir.join(MANIFEST);
+        let renewed = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        renewed.map_err(|e| Error::io(path.display(), e))
     }
 
     fn unpack(

@@ -113,7 +113,7 @@ mod tests {
         let launch = super::super::launch(&spec, Some(&upper));
         assert_eq!(format!("{launch}\n"), include_str!("firecracker.golden"));
         let place = launch.place.unwrap();
-        assert_eq!(place.directory, Path::new("/run/m"));
+        assert_eq!(place.directory, Path::new("/run/m/vmm"));
         assert_eq!(place.config.unwrap(), include_str!("firecracker.config.golden"));
     }
 

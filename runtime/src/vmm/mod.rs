@@ -17,6 +17,7 @@ mod monitor;
 mod qemu;
 
 use std::fmt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bundle::Arch;
@@ -42,6 +43,8 @@ pub(crate) const MONITOR_FD: i32 = 902;
 /// and this is the machine's memory: ours, too, so that it can be copied.
 pub(crate) const MEMORY_FD: i32 = 903;
 
+/// In a machine's directory: a [`Place`].
+const PLACE: &str = "vmm";
 /// In a [`Place`]: the VMM's socket that leads to the guest's vsock ports,
 const AGENT_SOCKET: &str = "vmm-agent.sock";
 /// the one of its API,
@@ -112,7 +115,8 @@ impl Vmm {
 }
 
 /// Where a VMM has its sockets and its configuration: it runs in this directory, and names them
-/// without it, as a socket's path may not be long.
+/// without it, as a socket's path may not be long. Nothing else is there: what lies beside it, what
+/// a machine with a name is to be, say, is not for the VMM to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The directory; nobody else may use it.
@@ -122,9 +126,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// Puts the configuration there, and removes what a killed VMM has left.
+    /// Makes it with the configuration in it, and removes what a killed VMM has left.
     fn prepare(&self) -> std::io::Result<()> {
         self.clear();
+        std::fs::DirBuilder::new().mode(0o700).create(&self.directory)?;
         match &self.config {
             Some(text) => std::fs::write(self.directory.join(CONFIG_FILE), text),
             None => Ok(()),
@@ -132,10 +137,8 @@ impl Place {
     }
 
     fn clear(&self) {
-        for name in [AGENT_SOCKET, API_SOCKET, CONFIG_FILE] {
-            // Most often it is not there.
-            let _ = std::fs::remove_file(self.directory.join(name));
-        }
+        // Most often it is not there.
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -180,6 +183,7 @@ pub struct Launch {
 pub fn launch(spec: &Spec, upper: Option<&Upper>) -> Launch {
     // The machine's directory: its upper disk lies there.
     let directory = upper.and_then(|upper| upper.path.parent()).unwrap_or(Path::new("."));
+    let directory = &directory.join(PLACE);
     match spec.vmm {
         Vmm::Qemu => qemu::launch(spec, upper, None),
         Vmm::Firecracker => firecracker::launch(spec, upper, directory),
@@ -206,5 +210,31 @@ impl fmt::Display for Launch {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vmms_place_has_nothing_of_the_machines() {
+        let dir = tempfile::tempdir().unwrap();
+        let upper = Upper { path: dir.path().join("upper.ext4"), kept: true };
+        std::fs::write(dir.path().join("machine.json"), "what it is to be").unwrap();
+        for vmm in [Vmm::Firecracker, Vmm::CloudHypervisor] {
+            let spec = Spec { vmm, accel: Accel::Kvm, ..crate::spec::example() };
+            let place = launch(&spec, Some(&upper)).place.unwrap();
+            // What a killed one has left is no hindrance.
+            for _ in 0..2 {
+                place.prepare().unwrap();
+                let entries = place.directory.read_dir().unwrap().flatten();
+                let there: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+                assert!(there.iter().all(|name| name == CONFIG_FILE), "{vmm:?}: {there:?}");
+            }
+            place.clear();
+            let left = dir.path().read_dir().unwrap().flatten().map(|entry| entry.file_name());
+            assert_eq!(left.collect::<Vec<_>>(), ["machine.json"], "{vmm:?}");
+        }
     }
 }

@@ -250,8 +250,9 @@ impl Machine {
     /// `Guest` where it had to be killed: what it wrote last may be lost.
     pub async fn shutdown(mut self) -> Result<()> {
         if self.stopped.load(Ordering::Relaxed) {
-            // It is paused, or somebody was saving it: a guest that stands still hears nothing.
-            self.resume().await?;
+            // It is paused, or somebody was saving it: a guest that stands still hears nothing. Where
+            // it can not go on, or never stood still, the time limit tells.
+            let _ = self.resume().await;
         }
         self.guest.ask_shutdown()?;
         match tokio::time::timeout(SHUTDOWN_MAX, self.vmm.exited()).await {

@@ -224,6 +224,8 @@ fn a_profile_says_who_one_is() {
 }
 
 /// What looks right to one writer and loses a race of many is found out, too.
+/// (s3s-fs 0.14.1 is such a server, and by hand it was refused five times of five: 4 to 8 of 12 were
+/// told that they won. It takes minutes to compile, so moto stands in.)
 #[test]
 fn a_bucket_that_loses_races_is_refused() {
     let server = Server::racy();

@@ -77,6 +77,21 @@ impl Turn {
     }
 }
 
+/// Those of `found` that could be read; `progress` hears of the others.
+pub(crate) fn readable<T>(found: Vec<Result<Option<T>>>, progress: &Progress) -> Vec<T> {
+    let mut all = Vec::new();
+    for one in found {
+        match one {
+            Ok(one) => all.extend(one),
+            Err(e) => {
+                let hint = e.hint_text().map(|h| format!(" ({h})")).unwrap_or_default();
+                progress.note(format!("left out: {e}{hint}"));
+            }
+        }
+    }
+    all
+}
+
 impl Kept {
     /// Makes a machine, with the right to run it.
     ///
@@ -185,17 +200,7 @@ impl Kept {
     /// # Errors
     /// Where the store can not be read.
     pub fn readable(store: &Store, progress: &Progress) -> Result<Vec<Self>> {
-        let mut all = Vec::new();
-        for kept in Self::each(store)? {
-            match kept {
-                Ok(kept) => all.extend(kept),
-                Err(e) => {
-                    let hint = e.hint_text().map(|h| format!(" ({h})")).unwrap_or_default();
-                    progress.note(format!("left out: {e}{hint}"));
-                }
-            }
-        }
-        Ok(all)
+        Ok(readable(Self::each(store)?, progress))
     }
 
     /// What [`Kept::find`] says of every name, in order.

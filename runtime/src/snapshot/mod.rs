@@ -25,7 +25,7 @@ use agent::{PROTOCOL_MAX, PROTOCOL_MIN};
 
 use self::seal::Seal;
 use crate::disk::sync_directory_of;
-use crate::kept::{Begin, Intent, Kept, now_unix_s};
+use crate::kept::{Begin, Intent, Kept, now_unix_s, readable};
 use crate::lease::Lease;
 use crate::machine::{MEMORY, Origin, STATE, UPPER, blocking};
 use crate::{
@@ -171,17 +171,7 @@ impl Snapshot {
     /// # Errors
     /// Where the store can not be read.
     pub fn readable(store: &Store, progress: &Progress) -> Result<Vec<Self>> {
-        let mut all = Vec::new();
-        for snapshot in Self::each(store)? {
-            match snapshot {
-                Ok(snapshot) => all.extend(snapshot),
-                Err(e) => {
-                    let hint = e.hint_text().map(|h| format!(" ({h})")).unwrap_or_default();
-                    progress.note(format!("left out: {e}{hint}"));
-                }
-            }
-        }
-        Ok(all)
+        Ok(readable(Self::each(store)?, progress))
     }
 
     fn each(store: &Store) -> Result<Vec<Result<Option<Self>>>> {
